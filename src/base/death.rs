@@ -1,0 +1,89 @@
+//! Every way the allocator stops the process. One function per cause; each writes one line with the
+//! address to standard error, without allocating, and aborts.
+//!
+//! | death | who calls it |
+//! |---|---|
+//! | [`double_free`] | spans (a bit that is already free), page heap (a granule that is already free) |
+//! | [`invalid_free`] | spans: an address inside an object; page heap: not the start of a large block |
+//! | [`foreign_free`] | an address that no window of ours holds |
+//! | [`wrong_class`] | spans: the object belongs to another size class than the `Layout` says |
+//!
+//! None of them is reached by a failure of the system: that is a null pointer.
+
+/// Stops the process: an object was freed that is free already.
+#[cold]
+pub fn double_free(addr: usize) -> ! {
+    die("double free", addr)
+}
+
+/// Stops the process: the address lies inside a block, not at its start.
+#[cold]
+pub fn invalid_free(addr: usize) -> ! {
+    die("free of an address that is not the start of a block", addr)
+}
+
+/// Stops the process: the address is not in memory this allocator handed out.
+#[cold]
+pub fn foreign_free(addr: usize) -> ! {
+    die("free of an address this allocator does not own", addr)
+}
+
+/// Stops the process: the size or alignment given with the free is not the block's.
+#[cold]
+pub fn wrong_class(addr: usize) -> ! {
+    die("free with a size or alignment that is not the block's", addr)
+}
+
+#[cfg(spandrel_model)]
+fn die(what: &str, addr: usize) -> ! {
+    panic!("spandrel: {what}: {addr:#x}")
+}
+
+#[cfg(not(spandrel_model))]
+fn die(what: &str, addr: usize) -> ! {
+    let mut line = Line::default();
+    line.push(b"spandrel: ");
+    line.push(what.as_bytes());
+    line.push(b": 0x");
+    line.push_hex(addr);
+    line.push(b"\n");
+    // SAFETY: the buffer is initialised up to `len`; write(2) and abort(3) take any descriptor and
+    // no arguments, and neither allocates.
+    unsafe {
+        let _ = libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.len);
+        libc::abort()
+    }
+}
+
+/// A line of text on the stack, cut off where it is full.
+#[cfg(not(spandrel_model))]
+struct Line {
+    bytes: [u8; 160],
+    len: usize,
+}
+
+#[cfg(not(spandrel_model))]
+impl Default for Line {
+    fn default() -> Self {
+        Self { bytes: [0; 160], len: 0 }
+    }
+}
+
+#[cfg(not(spandrel_model))]
+impl Line {
+    fn push(&mut self, text: &[u8]) {
+        for &byte in text {
+            if let Some(slot) = self.bytes.get_mut(self.len) {
+                *slot = byte;
+                self.len += 1;
+            }
+        }
+    }
+
+    fn push_hex(&mut self, value: usize) {
+        let digits = (usize::BITS - (value | 1).leading_zeros()).div_ceil(4);
+        for i in (0..digits).rev() {
+            self.push(&[b"0123456789abcdef"[(value >> (4 * i)) & 15]]);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Seeded bugs: the places where a model can break the shipping code to prove that it would notice.
+//!
+//! In the shipping build [`on`] is a constant `false` and [`weaken`] returns its argument, so both
+//! vanish. Under a model one seed at a time is switched on for the thread that runs the model, and
+//! the run must go red. A green model that cannot go red proves nothing.
+
+use super::sync::Ordering;
+
+/// One way to break a protocol. The model that must notice is named behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seed {
+    /// M1: the head's tag stands still, so a recycled node is mistaken for the old one.
+    FrozenTag,
+    /// M1: a node is published before its contents are.
+    PushRelaxed,
+    /// M1: a node is read without having acquired what its pusher wrote.
+    PopRelaxed,
+    /// M2: an object's bit is set after the count of live objects falls.
+    LiveFallsFirst,
+    /// M2: objects leave a span before they are counted as live.
+    LiveRisesLate,
+    /// M2: a span that someone owns is reaped.
+    ReapOwned,
+    /// M3: a stale hint is cleared and the span is not looked at again.
+    NoHintRecheck,
+    /// M3: the upper level of a hint set is cleared and the lower one not looked at again.
+    NoTopRecheck,
+    /// M2: bits are returned without releasing what the last user wrote.
+    BitsRelaxed,
+    /// M4: a whole hugepage is promoted by a plain store where a compare-and-swap must decide.
+    PromoteByStore,
+    /// M4: granules are returned without releasing what the last user wrote.
+    GranulesRelaxed,
+    /// M4: granules are claimed by a load and a store where a compare-and-swap must decide.
+    ClaimByStore,
+    /// M5: a cache is offered for adoption before its owner has finished with it.
+    OfferEarly,
+    /// M5: a cache is adopted without acquiring what its last owner wrote.
+    AdoptRelaxed,
+    /// M6: a window is published before it is complete.
+    PublishRelaxed,
+    /// M6: a window is looked up without acquiring what its publisher wrote.
+    FindRelaxed,
+    /// M6: a lost publication race does not fall back to the winner's window.
+    PublishByStore,
+    /// M7: pages are released without claiming them first.
+    PurgeUnclaimed,
+    /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
+    ReapTwice,
+}
+
+/// Is this bug switched on?
+#[cfg(not(spandrel_model))]
+#[inline(always)]
+pub const fn on(_: Seed) -> bool {
+    false
+}
+
+/// The ordering to use: `right`, or `Relaxed` when the bug is switched on.
+#[cfg(not(spandrel_model))]
+#[inline(always)]
+pub const fn weaken(_: Seed, right: Ordering) -> Ordering {
+    right
+}
+
+#[cfg(spandrel_model)]
+mod model {
+    use super::{Ordering, Seed};
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static ACTIVE: Cell<Option<Seed>> = const { Cell::new(None) };
+    }
+
+    /// Switches one bug on (or all off) for models that run on this thread.
+    pub fn sow(seed: Option<Seed>) {
+        ACTIVE.set(seed);
+    }
+
+    pub fn on(seed: Seed) -> bool {
+        ACTIVE.get() == Some(seed)
+    }
+
+    pub fn weaken(seed: Seed, right: Ordering) -> Ordering {
+        if on(seed) { Ordering::Relaxed } else { right }
+    }
+}
+#[cfg(spandrel_model)]
+pub use model::{on, sow, weaken};

@@ -1,0 +1,78 @@
+//! The one place that knows whose atomics these are: `core`'s in the shipping build, loom's or
+//! shuttle's when the same source is compiled for a model (`--cfg spandrel_model`).
+//!
+//! Everything shared between threads goes through these names, so a model checker sees the
+//! shipping types and not a copy of them. Two macros bridge the only difference that shows in the
+//! source: the checkers' constructors are not `const`.
+
+#[cfg(all(spandrel_model, not(any(spandrel_loom, spandrel_shuttle))))]
+compile_error!("spandrel_model needs a checker: add --cfg spandrel_loom or --cfg spandrel_shuttle");
+
+/// A function that is `const` in the shipping build, where one `static` composes the building, and
+/// an ordinary one under a model.
+macro_rules! const_fn {
+    ($(#[$m:meta])* $v:vis fn $($rest:tt)*) => {
+        #[cfg(not(spandrel_model))]
+        $(#[$m])* $v const fn $($rest)*
+        #[cfg(spandrel_model)]
+        $(#[$m])* $v fn $($rest)*
+    };
+}
+
+/// An array whose elements are each built by `$e`, in a `const fn` or under a model.
+macro_rules! array {
+    ($e:expr; $n:expr) => {{
+        #[cfg(not(spandrel_model))]
+        let array = [const { $e }; $n];
+        #[cfg(spandrel_model)]
+        let array: [_; $n] = ::core::array::from_fn(|_| $e);
+        array
+    }};
+}
+
+#[cfg(not(spandrel_model))]
+pub use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
+#[cfg(spandrel_loom)]
+pub use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
+#[cfg(spandrel_shuttle)]
+pub use shuttle::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
+};
+
+pub use core::sync::atomic::Ordering;
+
+/// A cell that one thread at a time may touch. The protocol around it says which; loom checks it.
+#[derive(Debug)]
+pub struct UnsafeCell<T>(Inner<T>);
+
+#[cfg(not(spandrel_loom))]
+type Inner<T> = core::cell::UnsafeCell<T>;
+#[cfg(spandrel_loom)]
+type Inner<T> = loom::cell::UnsafeCell<T>;
+
+impl<T> UnsafeCell<T> {
+    const_fn! {
+        /// A cell that holds `value`.
+        pub fn new(value: T) -> Self {
+            Self(Inner::new(value))
+        }
+    }
+
+    /// Runs `f` with a pointer for reading.
+    #[inline(always)]
+    pub fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        #[cfg(spandrel_loom)]
+        return self.0.with(f);
+        #[cfg(not(spandrel_loom))]
+        f(self.0.get())
+    }
+
+    /// Runs `f` with a pointer for writing.
+    #[inline(always)]
+    pub fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        #[cfg(spandrel_loom)]
+        return self.0.with_mut(f);
+        #[cfg(not(spandrel_loom))]
+        f(self.0.get())
+    }
+}

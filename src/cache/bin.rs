@@ -1,0 +1,181 @@
+//! A bin: the objects of one class that a thread has at hand, as an array of pointers.
+//!
+//! Three pointers into the array say all: `top` is one past the hottest object, at or below `low`
+//! an allocation goes the slow way, at or above `end` a free does. A bin of all zeros is *pinned*:
+//! every call goes slow. That one trick is the first-use check and the teardown check, at no cost.
+//!
+//! The objects themselves are never read or written.
+
+use crate::base::sync::AtomicPtr;
+use crate::base::sync::Ordering::Relaxed;
+use core::ptr;
+
+/// Where a pointer to an object is kept.
+pub type Slot = *mut u8;
+
+/// One class of one thread cache. Written by the thread that owns the cache; `top` and `base` are
+/// read by reports on other threads.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Bin {
+    top: AtomicPtr<Slot>,
+    low: Bound,
+    end: Bound,
+    base: AtomicPtr<Slot>,
+}
+
+impl Bin {
+    const_fn! {
+        /// A pinned bin; all zero bits.
+        pub fn new() -> Self {
+            Self {
+                top: AtomicPtr::new(ptr::null_mut()),
+                low: Bound::new(),
+                end: Bound::new(),
+                base: AtomicPtr::new(ptr::null_mut()),
+            }
+        }
+    }
+
+    /// Takes the hottest object, unless the slow path has a say.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache.
+    #[inline(always)]
+    pub unsafe fn pop(&self) -> Option<*mut u8> {
+        let top = self.top.load(Relaxed);
+        if top <= self.low.get() {
+            return None;
+        }
+        // SAFETY: above `low`, which is at or above the base, lie slots that hold objects.
+        let object = unsafe { *top.sub(1) };
+        self.step(-1);
+        Some(object)
+    }
+
+    /// Keeps an object, unless the slow path has a say.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, and `object` is a free object of the bin's class.
+    #[inline(always)]
+    pub unsafe fn push(&self, object: *mut u8) -> bool {
+        let top = self.top.load(Relaxed);
+        if top >= self.end.get() {
+            return false;
+        }
+        // SAFETY: below `end` lie slots of the bin's array.
+        unsafe { *top = object };
+        self.step(1);
+        true
+    }
+
+    /// Moves `top`. Loading it a second time lets the compiler add to memory in one instruction;
+    /// only the owner stores, so both loads give the same.
+    #[inline(always)]
+    fn step(&self, by: isize) {
+        self.top.store(self.top.load(Relaxed).wrapping_offset(by), Relaxed);
+    }
+
+    /// Objects in the bin: exact for the owner, a moment's view for others.
+    pub fn len(&self) -> usize {
+        let (base, top) = (self.base.load(Relaxed), self.top.load(Relaxed));
+        top.addr().saturating_sub(base.addr()) / size_of::<Slot>()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Objects below the mark that an allocation has not reached since [`Bin::mark`].
+    pub fn marked(&self) -> usize {
+        self.low.get().addr().saturating_sub(self.base.load(Relaxed).addr()) / size_of::<Slot>()
+    }
+
+    /// Sends allocations that would leave fewer than `count` objects the slow way.
+    pub fn mark(&self, count: usize) {
+        self.low.set(self.base.load(Relaxed).wrapping_add(count));
+    }
+
+    /// The array, as far as it holds objects.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache and lets go of the slice before it uses the bin.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn objects(&self) -> &mut [Slot] {
+        let (base, len) = (self.base.load(Relaxed), self.len());
+        if base.is_null() {
+            return &mut [];
+        }
+        // SAFETY: `base..top` are slots of this cache, which only the caller uses.
+        unsafe { core::slice::from_raw_parts_mut(base, len) }
+    }
+
+    /// The first `count` slots of the array, whatever they hold.
+    ///
+    /// # Safety
+    /// As [`Bin::objects`]; `count` is at most the array's length.
+    #[allow(clippy::mut_from_ref)]
+    pub unsafe fn slots(&self, count: usize) -> &mut [Slot] {
+        // SAFETY: the caller vouches for the length; zeroed or written, every slot is a pointer.
+        unsafe { core::slice::from_raw_parts_mut(self.base.load(Relaxed), count) }
+    }
+
+    /// Says how many objects the array holds now. Takes the mark away.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, and that many slots hold free objects.
+    pub unsafe fn set_len(&self, len: usize) {
+        let base = self.base.load(Relaxed);
+        self.top.store(base.wrapping_add(len), Relaxed);
+        self.low.set(base);
+    }
+
+    /// Gives the bin another array of `capacity` slots and moves its objects there; null pins it.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache; `array` has room for `capacity` slots, at least as
+    /// many as the bin holds objects, and is used by nothing else.
+    pub unsafe fn set_array(&self, array: *mut Slot, capacity: usize) {
+        let (old, len) = (self.base.load(Relaxed), self.len());
+        if len > 0 {
+            // SAFETY: both arrays hold `len` slots, and the new one is used by nothing else.
+            unsafe { ptr::copy_nonoverlapping(old, array, len) };
+        }
+        self.base.store(array, Relaxed);
+        self.top.store(array.wrapping_add(len), Relaxed);
+        self.low.set(array);
+        self.end.set(array.wrapping_add(capacity));
+    }
+}
+
+impl Default for Bin {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A limit that the fast path compares with. Only the owner of the cache stores it.
+///
+/// Read as a volatile word rather than a relaxed atomic: the compiler folds it into the comparison,
+/// which saves an instruction in every allocation and every free.
+#[derive(Debug)]
+#[repr(transparent)]
+struct Bound(core::cell::UnsafeCell<*mut Slot>);
+
+impl Bound {
+    const fn new() -> Self {
+        Self(core::cell::UnsafeCell::new(ptr::null_mut()))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> *mut Slot {
+        // SAFETY: an aligned word inside a live cache; only the owner stores it.
+        unsafe { self.0.get().read_volatile() }
+    }
+
+    fn set(&self, to: *mut Slot) {
+        // SAFETY: as above, and the caller is the owner.
+        unsafe { self.0.get().write_volatile(to) }
+    }
+}

@@ -1,0 +1,391 @@
+//! Thread caches: the floor that makes the common call cost nothing shared.
+//!
+//! [`bin`] is the fast path and has no policy; [`sizing`] is the policy and touches nothing; this
+//! file is what happens when a bin runs empty or full; [`registry`] keeps the caches of all threads;
+//! [`slot`] ties one to the running thread.
+
+pub mod bin;
+pub mod registry;
+pub mod sizing;
+#[cfg(not(spandrel_model))]
+pub mod slot;
+
+use crate::base::classes::{CLASSES, Class};
+use crate::base::seed::{self, Seed};
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, UnsafeCell};
+use crate::os::{Os, Zeroed, metadata_bytes};
+use crate::span::Objects;
+use bin::Bin;
+use core::ptr;
+use registry::Registry;
+use sizing::{Event, Slots};
+
+/// One thread's cache. `bins` come first, so that the fast path addresses them without an offset.
+#[derive(Debug)]
+#[repr(C)]
+pub struct ThreadCache {
+    bins: [Bin; CLASSES],
+    /// What only the owner knows of its bins.
+    owner: UnsafeCell<Owner>,
+    /// The cache added before this one. Constant once on the list.
+    next: AtomicPtr<ThreadCache>,
+    /// 1 while no thread owns it.
+    idle: AtomicU32,
+    counters: Counters,
+}
+
+// SAFETY: the bins' pointers and `owner` are touched by the owner alone, which changes hands through
+// `idle`; everything else is atomic.
+unsafe impl Sync for ThreadCache {}
+
+/// Kept by the owner with plain adds, read by reports.
+#[derive(Debug)]
+struct Counters {
+    refills: AtomicU64,
+    refilled: AtomicU64,
+    spills: AtomicU64,
+    spilled: AtomicU64,
+    sweeps: AtomicU64,
+}
+
+/// What happened on the slow paths of one cache, over all its threads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CacheCounts {
+    /// Bins that ran empty and were refilled.
+    pub refills: u64,
+    /// Objects that came with them.
+    pub refilled: u64,
+    /// Bins that ran full, and surpluses given back.
+    pub spills: u64,
+    /// Objects that went with them.
+    pub spilled: u64,
+    /// Looks for what lies unused.
+    pub sweeps: u64,
+}
+
+#[derive(Debug)]
+struct Owner {
+    /// Rung plus one of each bin, 0 for a bin without an array.
+    rungs: [u8; CLASSES],
+    last: [Event; CLASSES],
+    calls: u32,
+    budget: u32,
+    used: u32,
+    denied: bool,
+    /// Rounds of thread exit so far.
+    rounds: u8,
+}
+
+impl ThreadCache {
+    const_fn! {
+        /// A pinned cache.
+        pub fn new() -> Self {
+            Self {
+                bins: array![Bin::new(); CLASSES],
+                owner: UnsafeCell::new(Owner {
+                    rungs: [0; CLASSES],
+                    last: [Event::None; CLASSES],
+                    calls: 0,
+                    budget: 0,
+                    used: 0,
+                    denied: false,
+                    rounds: 0,
+                }),
+                next: AtomicPtr::new(ptr::null_mut()),
+                idle: AtomicU32::new(0),
+                counters: Counters {
+                    refills: AtomicU64::new(0),
+                    refilled: AtomicU64::new(0),
+                    spills: AtomicU64::new(0),
+                    spilled: AtomicU64::new(0),
+                    sweeps: AtomicU64::new(0),
+                },
+            }
+        }
+    }
+
+    /// The bin of a class.
+    #[inline(always)]
+    pub fn bin(&self, class: Class) -> &Bin {
+        // SAFETY: a class's index is below CLASSES, the number of bins.
+        unsafe { self.bins.get_unchecked(class.index()) }
+    }
+
+    /// Whether a thread owns it.
+    pub fn in_use(&self) -> bool {
+        self.idle.load(Relaxed) == 0
+    }
+
+    /// What happened on its slow paths.
+    pub fn counts(&self) -> CacheCounts {
+        let c = &self.counters;
+        CacheCounts {
+            refills: c.refills.load(Relaxed),
+            refilled: c.refilled.load(Relaxed),
+            spills: c.spills.load(Relaxed),
+            spilled: c.spilled.load(Relaxed),
+            sweeps: c.sweeps.load(Relaxed),
+        }
+    }
+
+    fn with_owner<R>(&self, f: impl FnOnce(&mut Owner) -> R) -> R {
+        // SAFETY: only the owning thread gets here, and never from inside `f`.
+        self.owner.with_mut(|owner| f(unsafe { &mut *owner }))
+    }
+}
+
+impl Default for ThreadCache {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A cache with the room for its arrays, as it is mapped.
+#[derive(Debug)]
+#[repr(C)]
+struct Mapped {
+    cache: ThreadCache,
+    slots: core::cell::UnsafeCell<Slots>,
+}
+
+// SAFETY: zero is a pinned cache (`Event::None` is 0) and slots that hold null pointers.
+unsafe impl Zeroed for Mapped {
+    #[cfg(spandrel_model)]
+    fn zeroed() -> Self {
+        let slots = core::cell::UnsafeCell::new([ptr::null_mut(); sizing::SLOTS]);
+        Self { cache: ThreadCache::new(), slots }
+    }
+}
+
+/// The thread caches over a floor that deals in objects.
+#[derive(Debug)]
+pub struct Caches<B> {
+    below: B,
+    registry: Registry,
+}
+
+fn add(counter: &AtomicU64, n: usize) {
+    // One writer at a time, so a load and a store will do.
+    counter.store(counter.load(Relaxed) + n as u64, Relaxed);
+}
+
+impl<B: Objects> Caches<B> {
+    const_fn! {
+        /// No caches yet, over `below`; all zero bits if `below` is.
+        pub fn new(below: B) -> Self {
+            Self { below, registry: Registry::new() }
+        }
+    }
+
+    /// The floor below.
+    pub fn below(&self) -> &B {
+        &self.below
+    }
+
+    /// All caches.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Bytes mapped for caches.
+    pub fn metadata(&self) -> usize {
+        self.registry.counts().0 * metadata_bytes::<Mapped>(self.below.os().page_size())
+    }
+
+    /// A cache for a thread that has none: an idle one, or a new one. `None` when the system has no
+    /// memory for it.
+    pub fn adopt(&self) -> Option<&ThreadCache> {
+        let cache = match self.registry.adopt() {
+            Some(cache) => cache,
+            None => {
+                let mapped = self.below.os().metadata::<Mapped>()?.cast::<ThreadCache>();
+                self.registry.add(mapped);
+                // SAFETY: mapped above, zeroed, never unmapped.
+                unsafe { mapped.as_ref() }
+            }
+        };
+        cache.with_owner(|owner| {
+            *owner = Owner {
+                rungs: [0; CLASSES],
+                last: [Event::None; CLASSES],
+                calls: 0,
+                budget: sizing::BUDGET,
+                used: 0,
+                denied: false,
+                rounds: 0,
+            };
+        });
+        Some(cache)
+    }
+
+    /// A thread is done with its cache for good: what it holds goes below, the next thread may have
+    /// the rest.
+    pub fn retire(&self, cache: &ThreadCache) {
+        if seed::on(Seed::OfferEarly) {
+            self.registry.offer(cache);
+        }
+        self.empty(cache);
+        for bin in &cache.bins {
+            // SAFETY: the caller owns the cache; a null array pins the bin, which is empty now.
+            unsafe { bin.set_array(ptr::null_mut(), 0) };
+        }
+        if !seed::on(Seed::OfferEarly) {
+            self.registry.offer(cache);
+        }
+    }
+
+    /// Gives every object a cache holds to the floor below. Only its owner may.
+    pub fn empty(&self, cache: &ThreadCache) {
+        for class in Class::all() {
+            let held = cache.bin(class).len();
+            cache.with_owner(|_| self.give_oldest(cache, class, held));
+        }
+    }
+
+    /// The bin of `class` ran into `low`: an object, or null when there is no memory.
+    pub fn refill(&self, cache: &ThreadCache, class: Class) -> *mut u8 {
+        let bin = cache.bin(class);
+        cache.with_owner(|owner| {
+            if !bin.is_empty() {
+                // Only the mark was in the way. What lies below it is in use: look lower down.
+                bin.mark(bin.len() / 2);
+                // SAFETY: the caller owns the cache.
+                return unsafe { bin.pop() }.unwrap_or(ptr::null_mut());
+            }
+            let capacity = self.climb(cache, owner, class, Event::Underflow);
+            let wanted = capacity.min(class.batch());
+            // SAFETY: the caller owns the cache, and the array has `capacity` slots.
+            let slots = unsafe { bin.slots(wanted) };
+            let got = self.below.take(class, slots);
+            add(&cache.counters.refills, 1);
+            add(&cache.counters.refilled, got);
+            if got == 0 {
+                return ptr::null_mut();
+            }
+            let object = slots[got - 1];
+            // SAFETY: the slots below the last one hold objects that were just taken.
+            unsafe { bin.set_len(got - 1) };
+            self.sweep_sometimes(cache, owner);
+            object
+        })
+    }
+
+    /// The bin of `class` ran into `end`: make room and keep `object`.
+    pub fn spill(&self, cache: &ThreadCache, class: Class, object: *mut u8) {
+        let bin = cache.bin(class);
+        cache.with_owner(|owner| {
+            let held = bin.len();
+            let capacity = self.climb(cache, owner, class, Event::Overflow);
+            if capacity <= held {
+                self.give_oldest(cache, class, class.batch().min(held));
+            }
+            // SAFETY: the caller owns the cache and gives the object up.
+            let kept = unsafe { bin.push(object) };
+            debug_assert!(kept, "there is room after a spill");
+            self.sweep_sometimes(cache, owner);
+        });
+    }
+
+    /// Moves a bin one rung up if it should and may; answers its capacity. A bin without an array
+    /// gets its first.
+    fn climb(&self, cache: &ThreadCache, owner: &mut Owner, class: Class, now: Event) -> usize {
+        let last = core::mem::replace(&mut owner.last[class.index()], now);
+        let rungs = owner.rungs[class.index()] as usize;
+        let capacity = match rungs {
+            0 => 0,
+            held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
+        };
+        if rungs != 0 && !sizing::wants_more(class, capacity, last, now) {
+            return capacity;
+        }
+        let Some(rung) = sizing::rung(class, rungs) else {
+            return capacity;
+        };
+        let more = sizing::cost(class, rungs)
+            - if rungs == 0 { 0 } else { sizing::cost(class, rungs - 1) };
+        if owner.used + more > owner.budget {
+            owner.denied = true;
+            return capacity;
+        }
+        owner.used += more;
+        owner.rungs[class.index()] += 1;
+        self.set_rung(cache, class, rung);
+        rung.capacity
+    }
+
+    fn set_rung(&self, cache: &ThreadCache, class: Class, rung: sizing::Rung) {
+        let mapped = ptr::from_ref(cache).cast::<Mapped>();
+        // SAFETY: every cache but the two pinned statics, which have no owner, is part of a
+        // `Mapped`; the rung's array lies in its slots and no other bin or rung uses it.
+        unsafe {
+            let slots = core::cell::UnsafeCell::raw_get(&raw const (*mapped).slots);
+            cache.bin(class).set_array(slots.cast::<bin::Slot>().add(rung.offset), rung.capacity);
+        }
+    }
+
+    /// Gives the `count` oldest objects of a bin to the floor below and keeps the hottest.
+    fn give_oldest(&self, cache: &ThreadCache, class: Class, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let bin = cache.bin(class);
+        // SAFETY: the caller owns the cache and uses the bin again only below.
+        let objects = unsafe { bin.objects() };
+        let held = objects.len();
+        for batch in objects[..count].chunks_mut(class.batch()) {
+            self.below.give(class, batch);
+        }
+        objects.copy_within(count.., 0);
+        // SAFETY: the hottest objects now lie at the front.
+        unsafe { bin.set_len(held - count) };
+        add(&cache.counters.spills, 1);
+        add(&cache.counters.spilled, count);
+    }
+
+    /// Now and then: give back most of what no allocation has reached since the last look.
+    fn sweep_sometimes(&self, cache: &ThreadCache, owner: &mut Owner) {
+        owner.calls += 1;
+        if owner.calls < sizing::SWEEP_EVERY {
+            return;
+        }
+        owner.calls = 0;
+        add(&cache.counters.sweeps, 1);
+        for class in Class::all() {
+            let bin = cache.bin(class);
+            let unused = bin.marked();
+            if unused > 0 {
+                self.give_oldest(cache, class, sizing::surplus(unused));
+                self.step_down(cache, owner, class);
+            }
+            bin.mark(bin.len());
+        }
+        owner.budget = sizing::next_budget(owner.budget, owner.denied);
+        owner.denied = false;
+    }
+
+    /// A bin that had a surplus goes one rung down, if what it holds fits there.
+    fn step_down(&self, cache: &ThreadCache, owner: &mut Owner, class: Class) {
+        let rungs = owner.rungs[class.index()] as usize;
+        if rungs < 2 {
+            return;
+        }
+        let Some(lower) = sizing::rung(class, rungs - 2) else {
+            return;
+        };
+        if cache.bin(class).len() <= lower.capacity {
+            owner.used -= sizing::cost(class, rungs - 1) - sizing::cost(class, rungs - 2);
+            owner.rungs[class.index()] -= 1;
+            self.set_rung(cache, class, lower);
+        }
+    }
+
+    /// One more round of thread exit: which, from 1.
+    #[cfg(not(spandrel_model))]
+    fn exit_round(&self, cache: &ThreadCache) -> u8 {
+        cache.with_owner(|owner| {
+            owner.rounds += 1;
+            owner.rounds
+        })
+    }
+}

@@ -1,0 +1,89 @@
+//! All thread caches there ever were. A cache outlives its thread and is adopted by a later one.
+//!
+//! # Orderings
+//! A retiring thread releases its cache through `idle`, an adopting one acquires it (model M5). The
+//! list is only ever added to, so a report may walk it at any time.
+
+use super::ThreadCache;
+use crate::base::seed::{self, Seed};
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::base::sync::{AtomicPtr, AtomicUsize};
+use core::ptr::{self, NonNull};
+
+/// The list of caches and how many of them are idle.
+#[derive(Debug)]
+pub struct Registry {
+    head: AtomicPtr<ThreadCache>,
+    /// A hint: a thread that starts while it is 0 does not walk the list.
+    idle: AtomicUsize,
+    count: AtomicUsize,
+}
+
+impl Registry {
+    const_fn! {
+        /// No caches yet; all zero bits.
+        pub fn new() -> Self {
+            Self {
+                head: AtomicPtr::new(ptr::null_mut()),
+                idle: AtomicUsize::new(0),
+                count: AtomicUsize::new(0),
+            }
+        }
+    }
+
+    /// All caches, newest first.
+    pub fn iter(&self) -> impl Iterator<Item = &ThreadCache> {
+        let mut at = self.head.load(Acquire);
+        core::iter::from_fn(move || {
+            // SAFETY: a cache on the list was complete when it was added and is never unmapped.
+            let cache = unsafe { at.as_ref() }?;
+            at = cache.next.load(Acquire);
+            Some(cache)
+        })
+    }
+
+    /// Adds a cache that is in use by the caller.
+    pub(super) fn add(&self, cache: NonNull<ThreadCache>) {
+        let mut head = self.head.load(Relaxed);
+        loop {
+            // SAFETY: the caller has just made this cache and nobody else knows it.
+            unsafe { cache.as_ref() }.next.store(head, Relaxed);
+            match self.head.compare_exchange_weak(head, cache.as_ptr(), AcqRel, Acquire) {
+                Ok(_) => break,
+                Err(now) => head = now,
+            }
+        }
+        self.count.fetch_add(1, Relaxed);
+    }
+
+    /// Takes over a cache whose thread is gone.
+    pub(super) fn adopt(&self) -> Option<&ThreadCache> {
+        if self.idle.load(Relaxed) == 0 {
+            return None;
+        }
+        let acquire = seed::weaken(Seed::AdoptRelaxed, Acquire);
+        let adopted = self
+            .iter()
+            .find(|cache| cache.idle.compare_exchange(1, 0, acquire, Relaxed).is_ok())?;
+        self.idle.fetch_sub(1, Relaxed);
+        Some(adopted)
+    }
+
+    /// Offers a cache that its thread has emptied and will not touch again.
+    pub(super) fn offer(&self, cache: &ThreadCache) {
+        // First the count, then the flag: the count never falls below zero.
+        self.idle.fetch_add(1, Relaxed);
+        cache.idle.store(1, Release);
+    }
+
+    /// Caches there are, and how many of them wait for a thread.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.count.load(Relaxed), self.idle.load(Relaxed))
+    }
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}

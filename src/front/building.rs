@@ -1,0 +1,68 @@
+//! The one static: every floor standing on the one below.
+//!
+//! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
+//! allocation of the process may come before any constructor has run.
+
+use crate::base::classes::Class;
+use crate::cache::{Caches, slot};
+use crate::os::linux::Linux;
+use crate::page::PageHeap;
+use crate::span::{Objects, SpanTable, Spans};
+use crate::transfer::Transfer;
+use core::ptr::{self, NonNull};
+
+/// The floors from top to ground.
+pub type Building = Caches<Transfer<Spans<Linux>>>;
+
+/// The allocator of this process.
+pub static BUILDING: Building = Caches::new(Transfer::new(Spans::new(PageHeap::new(Linux::new()))));
+
+/// The page heap of this process.
+pub fn pages() -> &'static PageHeap<Linux, SpanTable> {
+    spans().pages()
+}
+
+/// The spans of this process.
+pub fn spans() -> &'static Spans<Linux> {
+    BUILDING.below().below()
+}
+
+unsafe extern "C" fn thread_ends(_: *mut u8) {
+    slot::exit(&BUILDING, thread_ends);
+}
+
+/// An object for a thread whose bin is empty, or which has no bins.
+#[cold]
+#[inline(never)]
+pub fn take_slow(class: Class) -> *mut u8 {
+    match slot::own(&BUILDING, thread_ends) {
+        Some(cache) => BUILDING.refill(cache, class),
+        None => {
+            let mut one = [ptr::null_mut()];
+            spans().take(class, &mut one);
+            one[0]
+        }
+    }
+}
+
+/// Takes an object back from a thread whose bin is full, or which has no bins.
+#[cold]
+#[inline(never)]
+pub fn give_slow(class: Class, object: *mut u8) {
+    match slot::own(&BUILDING, thread_ends) {
+        Some(cache) => BUILDING.spill(cache, class, object),
+        None => spans().give(class, &mut [object]),
+    }
+}
+
+/// A block of whole granules or more, and whether it is zero.
+#[cold]
+#[inline(never)]
+pub fn take_large(size: usize, align: usize) -> Option<(NonNull<u8>, bool)> {
+    let large = pages().large_alloc(size, align).or_else(|| {
+        // What waits between threads may end whole spans.
+        BUILDING.below().flush();
+        pages().large_alloc(size, align)
+    })?;
+    Some((large.at, large.zeroed))
+}

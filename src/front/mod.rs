@@ -1,0 +1,112 @@
+//! The front: what a Rust program calls.
+//!
+//! `Layout` to class is a `const` table look-up that folds when the layout is constant; popping or
+//! pushing a pointer is the rest. A free that brings its layout touches no metadata at all.
+
+pub mod building;
+mod realloc;
+
+use crate::base::classes::Class;
+use crate::cache::slot;
+use building::{give_slow, pages, take_large, take_slow};
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+/// The allocator. Zero-sized; all its state is one static.
+///
+/// ```
+/// #[global_allocator]
+/// static A: spandrel::Spandrel = spandrel::Spandrel;
+/// # assert_eq!(vec![1, 2, 3].iter().sum::<i32>(), 6);
+/// ```
+///
+/// Every `Layout` is served: sizes from 0 to `isize::MAX`, alignments up to 1 GiB and beyond. What
+/// cannot be served is a null pointer, never an abort. Misuse that the allocator sees (an object
+/// freed twice, an address it never handed out) stops the process by name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spandrel;
+
+#[inline(always)]
+fn take(class: Class) -> *mut u8 {
+    // SAFETY: the bin is the running thread's own, or pinned.
+    match unsafe { slot::current().bin(class).pop() } {
+        Some(object) => object,
+        None => take_slow(class),
+    }
+}
+
+#[inline(always)]
+fn give(class: Class, object: *mut u8) {
+    // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
+    // object of this class.
+    if !unsafe { slot::current().bin(class).push(object) } {
+        give_slow(class, object);
+    }
+}
+
+// SAFETY: blocks are disjoint, aligned and as long as asked, and stay until they are given back;
+// nothing here unwinds. The floors' own pages argue why.
+unsafe impl GlobalAlloc for Spandrel {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match Class::of(layout.size(), layout.align()) {
+            Some(class) => take(class),
+            None => match take_large(layout.size(), layout.align()) {
+                Some((at, _)) => at.as_ptr(),
+                None => ptr::null_mut(),
+            },
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        match Class::of(layout.size(), layout.align()) {
+            Some(class) => give(class, at),
+            // SAFETY: the caller gives up a block it got for this layout.
+            None => unsafe { give_large(at, layout) },
+        }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        match Class::of(layout.size(), layout.align()) {
+            Some(class) => {
+                let at = take(class);
+                if !at.is_null() {
+                    // SAFETY: a fresh object of at least this size.
+                    unsafe { at.write_bytes(0, layout.size()) };
+                }
+                at
+            }
+            None => match take_large(layout.size(), layout.align()) {
+                Some((at, zeroed)) => {
+                    if !zeroed {
+                        // SAFETY: a fresh block of at least this size.
+                        unsafe { at.write_bytes(0, layout.size()) };
+                    }
+                    at.as_ptr()
+                }
+                None => ptr::null_mut(),
+            },
+        }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let old = Class::of(layout.size(), layout.align());
+        if old.is_some() && old == Class::of(new_size, layout.align()) {
+            return at;
+        }
+        // SAFETY: the caller's promises are those of `realloc`.
+        unsafe { realloc::change(at, layout, new_size) }
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn give_large(at: *mut u8, layout: Layout) {
+    if let Some(at) = NonNull::new(at) {
+        // SAFETY: the caller gives up a block it got for this layout.
+        unsafe { pages().large_free(at, layout.size(), layout.align()) };
+    }
+}

@@ -1,0 +1,38 @@
+//! `realloc` where the class does not hold: grow or shrink in place, move the pages, or copy.
+
+use super::Spandrel;
+use super::building::pages;
+use crate::base::classes::Class;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+/// Changes the size of a block whose old and new size are not of one class.
+///
+/// # Safety
+/// As `GlobalAlloc::realloc`.
+#[cold]
+#[inline(never)]
+pub unsafe fn change(at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    let (size, align) = (layout.size(), layout.align());
+    if Class::of(size, align).is_none()
+        && Class::of(new_size, align).is_none()
+        && let Some(block) = NonNull::new(at)
+        // SAFETY: the caller's block was handed out for this layout.
+        && let Some(resized) = unsafe { pages().large_resize(block, size, new_size, align) }
+    {
+        return resized.as_ptr();
+    }
+    let Ok(new_layout) = Layout::from_size_align(new_size, align) else {
+        return ptr::null_mut();
+    };
+    // SAFETY: any layout may be asked for, size 0 included.
+    let new = unsafe { Spandrel.alloc(new_layout) };
+    if !new.is_null() {
+        // SAFETY: both blocks are that long and disjoint; the old one is given up afterwards.
+        unsafe {
+            ptr::copy_nonoverlapping(at, new, size.min(new_size));
+            Spandrel.dealloc(at, layout);
+        }
+    }
+    new
+}

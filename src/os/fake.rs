@@ -1,0 +1,244 @@
+//! A system that counts, and fails when told to.
+//!
+//! In tests and fuzz targets its memory is real, its clock stands still until it is set, and any
+//! call can be made to fail. Under a model checker its memory is a row of checked cells, so that a
+//! block handed out twice, or released while somebody holds it, is a race the checker reports.
+
+#[cfg(not(spandrel_model))]
+pub use real::Fake;
+
+#[cfg(spandrel_model)]
+pub use modelled::Fake;
+
+#[cfg(not(spandrel_model))]
+mod real {
+    use crate::os::linux::Linux;
+    use crate::os::{Os, OsCounts};
+    use core::ptr::NonNull;
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+    /// The system under test. Every setting may change at any time, from any thread.
+    #[derive(Debug)]
+    pub struct Fake {
+        real: Linux,
+        page_size: usize,
+        calls: AtomicU64,
+        fail_from: AtomicU64,
+        fail_until: AtomicU64,
+        longest: AtomicUsize,
+        limit: AtomicUsize,
+        clock: AtomicU64,
+    }
+
+    impl Fake {
+        /// A system that works, with pages of `page_size` bytes (a multiple of the real one's).
+        pub const fn new(page_size: usize) -> Self {
+            Self {
+                real: Linux::new(),
+                page_size,
+                calls: AtomicU64::new(0),
+                fail_from: AtomicU64::new(u64::MAX),
+                fail_until: AtomicU64::new(u64::MAX),
+                longest: AtomicUsize::new(usize::MAX),
+                limit: AtomicUsize::new(usize::MAX),
+                clock: AtomicU64::new(0),
+            }
+        }
+
+        /// Calls that could have failed, so far.
+        pub fn calls(&self) -> u64 {
+            self.calls.load(Relaxed)
+        }
+
+        /// Fails `count` calls after the next `skip` ones.
+        pub fn fail(&self, skip: u64, count: u64) {
+            let from = self.calls().saturating_add(skip);
+            self.fail_until.store(from.saturating_add(count), Relaxed);
+            self.fail_from.store(from, Relaxed);
+        }
+
+        /// Works again.
+        pub fn heal(&self) {
+            self.fail_from.store(u64::MAX, Relaxed);
+            self.limit.store(usize::MAX, Relaxed);
+            self.longest.store(usize::MAX, Relaxed);
+        }
+
+        /// Maps no more once `bytes` are mapped.
+        pub fn limit(&self, bytes: usize) {
+            self.limit.store(bytes, Relaxed);
+        }
+
+        /// Maps nothing longer than `bytes` at a time.
+        pub fn longest(&self, bytes: usize) {
+            self.longest.store(bytes, Relaxed);
+        }
+
+        /// Lets `ms` milliseconds pass.
+        pub fn advance(&self, ms: u64) {
+            self.clock.fetch_add(ms, Relaxed);
+        }
+
+        fn works(&self) -> bool {
+            let call = self.calls.fetch_add(1, Relaxed);
+            !(self.fail_from.load(Relaxed)..self.fail_until.load(Relaxed)).contains(&call)
+        }
+    }
+
+    impl Os for Fake {
+        fn page_size(&self) -> usize {
+            self.page_size
+        }
+
+        fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+            assert!(bytes.is_multiple_of(self.page_size) && align.is_power_of_two());
+            let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
+            if !self.works() || bytes > room || bytes > self.longest.load(Relaxed) {
+                return None;
+            }
+            self.real.map(bytes, align.max(self.page_size))
+        }
+
+        unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool {
+            assert!(bytes.is_multiple_of(self.page_size));
+            // SAFETY: the caller's promise.
+            self.works() && unsafe { self.real.unmap(at, bytes) }
+        }
+
+        unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
+            assert!(bytes.is_multiple_of(self.page_size));
+            // SAFETY: the caller's promise.
+            self.works() && unsafe { self.real.purge(at, bytes) }
+        }
+
+        unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+            let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
+            if !self.works() || new > room + old {
+                return None;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { self.real.remap(at, old, new) }
+        }
+
+        fn now_ms(&self) -> u64 {
+            self.clock.load(Relaxed)
+        }
+
+        fn at_thread_exit(&self, _: unsafe extern "C" fn(*mut u8), _: NonNull<u8>) -> bool {
+            self.works()
+        }
+
+        fn counts(&self) -> OsCounts {
+            self.real.counts()
+        }
+    }
+}
+
+#[cfg(spandrel_model)]
+mod modelled {
+    use crate::base::sync::UnsafeCell;
+    use crate::base::units::{HUGEPAGE, WINDOW};
+    use crate::os::{Os, OsCounts, Zeroed};
+    use core::ptr::NonNull;
+    use std::any::Any;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    /// Bytes that one checked cell stands for.
+    const CELL: usize = 8;
+    /// Windows that have cells.
+    const WINDOWS: usize = 2;
+
+    /// A system whose addresses are made up. Its own state is the checker's blind side: plain
+    /// `std` atomics and a mutex, so that it adds no interleavings.
+    pub struct Fake {
+        whole_windows: bool,
+        next: AtomicUsize,
+        unmaps: AtomicUsize,
+        purges: AtomicUsize,
+        cells: Vec<UnsafeCell<u64>>,
+        kept: Mutex<Vec<Box<dyn Any>>>,
+    }
+
+    // SAFETY: the cells are checked by the model, the rest is atomic or locked.
+    unsafe impl Sync for Fake {}
+    // SAFETY: as above; nothing in it belongs to a thread.
+    unsafe impl Send for Fake {}
+
+    impl Fake {
+        /// A system that maps whole windows, or (`false`) only one hugepage at a time.
+        pub fn new(whole_windows: bool) -> Self {
+            Self {
+                whole_windows,
+                next: AtomicUsize::new(WINDOW),
+                unmaps: AtomicUsize::new(0),
+                purges: AtomicUsize::new(0),
+                cells: (0..WINDOWS * WINDOW / CELL).map(|_| UnsafeCell::new(0)).collect(),
+                kept: Mutex::new(Vec::new()),
+            }
+        }
+
+        /// Uses `bytes` of memory at `addr` as their holder may: a race if anyone else does so at
+        /// the same time, or without an ordering in between.
+        pub fn touch(&self, addr: usize, bytes: usize) {
+            let first = (addr - WINDOW) / CELL;
+            for cell in &self.cells[first..first + bytes.div_ceil(CELL)] {
+                // SAFETY: checked by the model, which is the point.
+                cell.with_mut(|cell| unsafe { *cell += 1 });
+            }
+        }
+    }
+
+    impl Os for Fake {
+        fn page_size(&self) -> usize {
+            8
+        }
+
+        fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+            if !self.whole_windows && bytes > HUGEPAGE {
+                return None;
+            }
+            let at = self.next.load(Relaxed).next_multiple_of(align);
+            self.next.store(at + bytes, Relaxed);
+            NonNull::new(core::ptr::without_provenance_mut(at))
+        }
+
+        unsafe fn unmap(&self, _: NonNull<u8>, _: usize) -> bool {
+            self.unmaps.fetch_add(1, Relaxed);
+            true
+        }
+
+        unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
+            self.purges.fetch_add(1, Relaxed);
+            self.touch(at.addr().get(), bytes);
+            true
+        }
+
+        unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
+            None
+        }
+
+        fn now_ms(&self) -> u64 {
+            0
+        }
+
+        fn at_thread_exit(&self, _: unsafe extern "C" fn(*mut u8), _: NonNull<u8>) -> bool {
+            true
+        }
+
+        fn counts(&self) -> OsCounts {
+            OsCounts {
+                unmaps: self.unmaps.load(Relaxed) as u64,
+                purges: self.purges.load(Relaxed) as u64,
+                ..OsCounts::default()
+            }
+        }
+
+        fn metadata<T: Zeroed + 'static>(&self) -> Option<NonNull<T>> {
+            let mut fresh = Box::new(T::zeroed());
+            let at = NonNull::from(&mut *fresh);
+            self.kept.lock().ok()?.push(fresh);
+            Some(at)
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Linux: mmap, munmap, mremap, madvise, a pthread key, the coarse clock.
+
+use super::{Os, OsCounts};
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
+use crate::base::units::HUGEPAGE;
+use core::ptr::{self, NonNull};
+use libc::c_void;
+
+/// The system this process runs on. All fields are counters or set once; any thread may use it.
+#[derive(Debug, Default)]
+pub struct Linux {
+    /// Set once: 0, or the page size.
+    page_size: AtomicUsize,
+    /// Set once: 0, or the pthread key plus one.
+    exit_key: AtomicU32,
+    mapped: AtomicUsize,
+    maps: AtomicU64,
+    unmaps: AtomicU64,
+    purges: AtomicU64,
+    remaps: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Linux {
+    /// The system with all counts zero; all zero bytes.
+    pub const fn new() -> Self {
+        Self {
+            page_size: AtomicUsize::new(0),
+            exit_key: AtomicU32::new(0),
+            mapped: AtomicUsize::new(0),
+            maps: AtomicU64::new(0),
+            unmaps: AtomicU64::new(0),
+            purges: AtomicU64::new(0),
+            remaps: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs a system call, counts it, and leaves `errno` as it was.
+    fn call<T>(&self, counter: &AtomicU64, f: impl FnOnce() -> Option<T>) -> Option<T> {
+        counter.fetch_add(1, Relaxed);
+        // SAFETY: `__errno_location` returns this thread's errno, which outlives the call.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: as above; an int that only this thread touches.
+        let saved = unsafe { *errno };
+        let result = f();
+        // SAFETY: as above.
+        unsafe { *errno = saved };
+        if result.is_none() {
+            self.failures.fetch_add(1, Relaxed);
+        }
+        result
+    }
+
+    fn mmap(&self, bytes: usize) -> Option<usize> {
+        let at = self.call(&self.maps, || {
+            // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing.
+            let at = unsafe {
+                libc::mmap(
+                    ptr::null_mut(),
+                    bytes,
+                    libc::PROT_READ | libc::PROT_WRITE,
+                    libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                    -1,
+                    0,
+                )
+            };
+            (at != libc::MAP_FAILED).then(|| at.expose_provenance())
+        })?;
+        self.mapped.fetch_add(bytes, Relaxed);
+        Some(at)
+    }
+
+    fn munmap(&self, at: usize, bytes: usize) -> bool {
+        if bytes == 0 {
+            return true;
+        }
+        let done = self.call(&self.unmaps, || {
+            // SAFETY: the callers own these pages and give them up.
+            (unsafe { libc::munmap(ptr::with_exposed_provenance_mut(at), bytes) } == 0)
+                .then_some(())
+        });
+        if done.is_some() {
+            self.mapped.fetch_sub(bytes, Relaxed);
+        }
+        done.is_some()
+    }
+
+    /// The key whose destructor is `hook`; the first to ask makes it, a loser deletes its own.
+    fn key(&self, hook: unsafe extern "C" fn(*mut u8)) -> Option<libc::pthread_key_t> {
+        let known = self.exit_key.load(Acquire);
+        if known != 0 {
+            return Some(known - 1);
+        }
+        let mut key: libc::pthread_key_t = 0;
+        // SAFETY: a destructor takes one pointer-sized argument; `*mut u8` and `*mut c_void` have
+        // the same ABI.
+        let hook = unsafe {
+            core::mem::transmute::<unsafe extern "C" fn(*mut u8), unsafe extern "C" fn(*mut c_void)>(
+                hook,
+            )
+        };
+        // SAFETY: `key` is writable and `hook` lives as long as the program.
+        if unsafe { libc::pthread_key_create(&mut key, Some(hook)) } != 0 {
+            return None;
+        }
+        match self.exit_key.compare_exchange(0, key + 1, AcqRel, Acquire) {
+            Ok(_) => Some(key),
+            Err(winner) => {
+                // SAFETY: this key was made above and no thread has seen it.
+                unsafe { libc::pthread_key_delete(key) };
+                Some(winner - 1)
+            }
+        }
+    }
+}
+
+impl Os for Linux {
+    fn page_size(&self) -> usize {
+        let known = self.page_size.load(Relaxed);
+        if known != 0 {
+            return known;
+        }
+        // SAFETY: sysconf reads a constant of the running kernel.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        let size = usize::try_from(size).unwrap_or(4096);
+        self.page_size.store(size, Relaxed);
+        size
+    }
+
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let page = self.page_size();
+        // The kernel aligns mappings of hugepages by itself often enough to try that first.
+        if align <= HUGEPAGE {
+            let at = self.mmap(bytes)?;
+            if at.is_multiple_of(align) {
+                return NonNull::new(ptr::with_exposed_provenance_mut(at));
+            }
+            self.munmap(at, bytes);
+        }
+        let room = bytes.checked_add(align - page)?;
+        let at = self.mmap(room)?;
+        let aligned = at.next_multiple_of(align);
+        self.munmap(at, aligned - at);
+        self.munmap(aligned + bytes, at + room - (aligned + bytes));
+        NonNull::new(ptr::with_exposed_provenance_mut(aligned))
+    }
+
+    unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.munmap(at.addr().get(), bytes)
+    }
+
+    unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.call(&self.purges, || {
+            // SAFETY: the caller owns these pages and wants none of their contents.
+            (unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_DONTNEED) } == 0)
+                .then_some(())
+        })
+        .is_some()
+    }
+
+    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        let moved = self.call(&self.remaps, || {
+            // SAFETY: the caller owns the old mapping and gives its addresses up on success.
+            let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };
+            (moved != libc::MAP_FAILED).then(|| moved.expose_provenance())
+        })?;
+        self.mapped.fetch_add(new, Relaxed);
+        self.mapped.fetch_sub(old, Relaxed);
+        NonNull::new(ptr::with_exposed_provenance_mut(moved))
+    }
+
+    fn now_ms(&self) -> u64 {
+        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: `now` is writable; the clock exists on every Linux this builds for, and if it did
+        // not, time would stand still at zero.
+        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
+        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+    }
+
+    fn at_thread_exit(&self, hook: unsafe extern "C" fn(*mut u8), token: NonNull<u8>) -> bool {
+        let Some(key) = self.key(hook) else {
+            return false;
+        };
+        // SAFETY: the key exists and is never deleted once it has been handed out.
+        unsafe { libc::pthread_setspecific(key, token.as_ptr().cast()) == 0 }
+    }
+
+    fn counts(&self) -> OsCounts {
+        OsCounts {
+            mapped: self.mapped.load(Relaxed),
+            maps: self.maps.load(Relaxed),
+            unmaps: self.unmaps.load(Relaxed),
+            purges: self.purges.load(Relaxed),
+            remaps: self.remaps.load(Relaxed),
+            failures: self.failures.load(Relaxed),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! The OS floor: what the allocator asks of a system, as one short contract; one file per system and
+//! one fake.
+//!
+//! # The contract
+//! - Memory comes from [`Os::map`]: zeroed, readable and writable, aligned as asked, costing nothing
+//!   until touched. Every byte mapped is counted in [`Os::counts`] until it is unmapped.
+//! - A failure is `None` or `false`, never a panic or an abort, and leaves everything as it was.
+//! - No call allocates through the allocator, takes a lock of ours, or changes `errno`.
+//! - Any call may come from any thread, and from several at once.
+
+use core::ptr::NonNull;
+
+#[cfg(any(spandrel_model, test, feature = "fake"))]
+pub mod fake;
+#[cfg(all(target_os = "linux", not(spandrel_model)))]
+pub mod linux;
+
+/// A type whose all-zero bytes are its valid initial state, so that fresh pages hold one ready made.
+///
+/// # Safety
+/// In the shipping build every byte pattern of zeros must be a valid value.
+pub unsafe trait Zeroed: Sized {
+    /// The same initial state, built field by field, for a model checker's atomics.
+    #[cfg(spandrel_model)]
+    fn zeroed() -> Self;
+}
+
+/// What one system offers. See the module page for the rules all functions share.
+pub trait Os: Sync {
+    /// Bytes in the system's smallest page; a power of two, read at run time.
+    fn page_size(&self) -> usize;
+
+    /// Maps `bytes` (a multiple of the page size) at a multiple of `align` (a power of two).
+    fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>>;
+
+    /// Gives a mapping, or whole pages of one, back.
+    ///
+    /// # Safety
+    /// The pages came from [`Os::map`] and nobody uses them any more.
+    unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Returns the memory behind whole pages and keeps the addresses: on `true` they read as zero.
+    ///
+    /// # Safety
+    /// The pages came from [`Os::map`] and nobody uses their contents any more.
+    unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Resizes a mapping, moving it where it must; the contents up to the smaller size stay.
+    ///
+    /// # Safety
+    /// `at` and `old` are one whole mapping of the caller's; both sizes are multiples of the page
+    /// size. On `Some` the old addresses are gone.
+    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
+
+    /// Milliseconds on a clock that never goes back; coarse and cheap.
+    fn now_ms(&self) -> u64;
+
+    /// Has `hook` called with `token` when this thread ends, after its other destructors; called
+    /// again from inside the hook it asks for one more round. `false`: no hook can be had.
+    fn at_thread_exit(&self, hook: unsafe extern "C" fn(*mut u8), token: NonNull<u8>) -> bool;
+
+    /// What was asked so far.
+    fn counts(&self) -> OsCounts;
+
+    /// Maps a `T` that is never unmapped while the system lasts.
+    #[cfg(not(spandrel_model))]
+    fn metadata<T: Zeroed>(&self) -> Option<NonNull<T>> {
+        let at = self.map(metadata_bytes::<T>(self.page_size()), self.page_size())?;
+        Some(at.cast())
+    }
+
+    /// Under a model the fake builds and owns the `T`.
+    #[cfg(spandrel_model)]
+    fn metadata<T: Zeroed + 'static>(&self) -> Option<NonNull<T>>;
+}
+
+/// Bytes that [`Os::metadata`] maps for a `T`.
+pub const fn metadata_bytes<T>(page_size: usize) -> usize {
+    core::mem::size_of::<T>().next_multiple_of(page_size)
+}
+
+/// Calls so far, and what they left mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OsCounts {
+    /// Bytes of address space mapped now.
+    pub mapped: usize,
+    /// Calls of [`Os::map`], failures included.
+    pub maps: u64,
+    /// Calls of [`Os::unmap`].
+    pub unmaps: u64,
+    /// Calls of [`Os::purge`].
+    pub purges: u64,
+    /// Calls of [`Os::remap`].
+    pub remaps: u64,
+    /// Calls that failed.
+    pub failures: u64,
+}

@@ -1,0 +1,294 @@
+//! The page heap: all windows, and where the next run of granules comes from.
+//!
+//! A request tries, in this order: hugepages in use, lowest window and smallest sufficient run
+//! first; whole hugepages, lowest first; more address space from the system; and, before the answer
+//! is no, every word without its hints, because a hint may lag behind in a thread that is stopped.
+
+use super::map::PageMap;
+use super::window::Window;
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::{AtomicU64, AtomicUsize};
+use crate::base::units::*;
+use crate::os::{Os, Zeroed, metadata_bytes};
+use core::ptr::{self, NonNull};
+use crossbeam_utils::CachePadded;
+
+/// The first step where a whole window cannot be had; it doubles with every success.
+const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
+
+/// The page heap over one system. `M` is what the floor above keeps per window.
+#[derive(Debug)]
+pub struct PageHeap<O, M> {
+    pub(super) os: O,
+    pub(super) map: PageMap<Window<M>>,
+    /// 0 while whole windows can be had; then how much to ask for next.
+    step: AtomicUsize,
+    pub(super) counters: CachePadded<PageCounters>,
+}
+
+/// What the page heap counted. Any thread, relaxed: sums, not states.
+#[derive(Debug, Default)]
+pub(super) struct PageCounters {
+    pub(super) takes: AtomicU64,
+    pub(super) gives: AtomicU64,
+    pub(super) grows: AtomicU64,
+    pub(super) last_resorts: AtomicU64,
+    pub(super) metadata: AtomicUsize,
+    pub(super) huge: AtomicUsize,
+    pub(super) huge_blocks: AtomicUsize,
+    pub(super) stranded: AtomicUsize,
+    pub(super) purged: AtomicUsize,
+    pub(super) last_tick: AtomicU64,
+}
+
+/// A claimed run of granules: hold it, or give it back.
+#[must_use]
+pub struct Run<'a, M> {
+    /// The window it lies in.
+    pub window: &'a Window<M>,
+    /// Its first granule.
+    pub first: Granule,
+    /// Whether every byte of it is known to be zero.
+    pub zeroed: bool,
+}
+
+impl<M> Run<'_, M> {
+    /// The address of its first byte.
+    pub fn address(&self) -> usize {
+        self.window.address(self.first)
+    }
+}
+
+impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
+    const_fn! {
+        /// A page heap that has asked for nothing yet.
+        pub fn new(os: O) -> Self {
+            Self {
+                os,
+                map: PageMap::new(),
+                step: AtomicUsize::new(0),
+                counters: CachePadded::new(PageCounters {
+                    takes: AtomicU64::new(0),
+                    gives: AtomicU64::new(0),
+                    grows: AtomicU64::new(0),
+                    last_resorts: AtomicU64::new(0),
+                    metadata: AtomicUsize::new(0),
+                    huge: AtomicUsize::new(0),
+                    huge_blocks: AtomicUsize::new(0),
+                    stranded: AtomicUsize::new(0),
+                    purged: AtomicUsize::new(0),
+                    last_tick: AtomicU64::new(0),
+                }),
+            }
+        }
+    }
+
+    /// The system below.
+    pub fn os(&self) -> &O {
+        &self.os
+    }
+
+    /// All windows, oldest first.
+    pub fn windows(&self) -> impl Iterator<Item = &Window<M>> {
+        self.map.iter()
+    }
+
+    /// The window that holds `addr`, if it is one of ours. Lock-free; safe in a signal handler.
+    #[inline]
+    pub fn find(&self, addr: usize) -> Option<&Window<M>> {
+        self.map.find(addr)
+    }
+
+    /// Claims `count` granules at a multiple of 2^order granules; `count <= 1 << order <= MAX_ORDER`.
+    /// `None` when neither the heap nor the system has them.
+    pub fn take(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
+        debug_assert!(count <= 1 << order && order <= MAX_ORDER);
+        self.counters.takes.fetch_add(1, Relaxed);
+        let (window, first) = loop {
+            if let Some(found) = self.find_free(order, count) {
+                break found;
+            }
+            if !self.grow(order) {
+                self.counters.last_resorts.fetch_add(1, Relaxed);
+                break self.scan(order, count)?;
+            }
+        };
+        let zeroed = window.soil(first, count);
+        Some(Run { window, first, zeroed })
+    }
+
+    /// Gives `count` granules back. Dies if one of them is free already.
+    pub fn give(&self, window: &Window<M>, first: Granule, count: usize) {
+        self.counters.gives.fetch_add(1, Relaxed);
+        window.give(first, count, self.now());
+        self.tick();
+    }
+
+    /// Claims the `extra` granules behind `end` if they are free.
+    pub(super) fn extend(&self, window: &Window<M>, end: Granule, extra: usize) -> bool {
+        let fits = end.index() + extra <= GRANULES_PER_WINDOW;
+        if fits && window.claim_exactly(end, extra, self.now()) {
+            window.soil(end, extra);
+            return true;
+        }
+        false
+    }
+
+    /// The clock in the form the windows keep.
+    pub(super) fn now(&self) -> u32 {
+        self.os.now_ms() as u32
+    }
+
+    fn find_free(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        if order < HUGEPAGE_ORDER {
+            for window in self.windows() {
+                if let Some(first) = window.claim_granules(order, count) {
+                    return Some((window, first));
+                }
+            }
+        }
+        let hugepages = count.div_ceil(GRANULES_PER_HUGEPAGE);
+        for window in self.windows() {
+            let order = order.saturating_sub(HUGEPAGE_ORDER);
+            if let Some(hugepage) = window.claim_hugepages(order, hugepages) {
+                let first = hugepage.granule(0);
+                let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
+                if tail != 0 {
+                    let end = Granule(first.0 + count as u32);
+                    window.give_granules(end.hugepage(), bit_range(end.bit(), tail), self.now());
+                }
+                return Some((window, first));
+            }
+        }
+        None
+    }
+
+    /// The last resort: no hints, every word.
+    #[cold]
+    fn scan(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        for window in self.windows() {
+            let order = order.min(HUGEPAGE_ORDER);
+            if let Some(first) = window.claim_anywhere(order, count) {
+                return Some((window, first));
+            }
+        }
+        self.find_free(order, count)
+    }
+
+    /// Maps more address space, enough for a run of `order`. False when the system has no more.
+    #[cold]
+    fn grow(&self, order: u32) -> bool {
+        let needed = (GRANULE << order).max(HUGEPAGE);
+        let step = self.step.load(Relaxed);
+        if step == 0 {
+            if self.reserve(WINDOW, WINDOW) {
+                return true;
+            }
+            self.step.store(FIRST_STEP, Relaxed);
+        }
+        let mut bytes = step.max(FIRST_STEP).max(needed);
+        loop {
+            if self.reserve(bytes, needed) {
+                self.step.store((bytes * 2).min(WINDOW / 2), Relaxed);
+                return true;
+            }
+            if bytes <= needed {
+                return false;
+            }
+            bytes = (bytes / 2).max(needed);
+        }
+    }
+
+    /// Maps `bytes` at a multiple of `align` and adds them to their windows.
+    fn reserve(&self, bytes: usize, align: usize) -> bool {
+        let Some(at) = self.os.map(bytes, align) else {
+            return false;
+        };
+        self.counters.grows.fetch_add(1, Relaxed);
+        let (mut start, end) = (at.addr().get(), at.addr().get() + bytes);
+        let mut added = false;
+        while start < end {
+            let stop = ((start | (WINDOW - 1)) + 1).min(end);
+            if let Some(window) = self.window_at(start) {
+                let first = Granule::of(start).hugepage();
+                window.add(first, (stop - start) / HUGEPAGE);
+                added = true;
+            } else if let Some(part) = NonNull::new(ptr::with_exposed_provenance_mut(start)) {
+                // SAFETY: this part of the mapping was made above and nobody was told of it.
+                if !unsafe { self.os.unmap(part, stop - start) } {
+                    self.counters.stranded.fetch_add(stop - start, Relaxed);
+                }
+            }
+            start = stop;
+        }
+        added
+    }
+
+    /// The window that holds `addr`, made and published if it is new.
+    fn window_at(&self, addr: usize) -> Option<&Window<M>> {
+        if let Some(window) = self.find(addr) {
+            return Some(window);
+        }
+        if !self.map.covers(addr) {
+            return None;
+        }
+        let bytes = metadata_bytes::<Window<M>>(self.os.page_size());
+        let fresh = self.os.metadata::<Window<M>>()?;
+        // SAFETY: fresh metadata is a valid `Window` (`Zeroed`), never unmapped once published, and
+        // so far known only here.
+        let window = unsafe { fresh.as_ref() };
+        window.set_number(addr >> WINDOW_SHIFT);
+        match self.map.publish(addr, fresh) {
+            Ok(()) => {
+                self.counters.metadata.fetch_add(bytes, Relaxed);
+                Some(window)
+            }
+            Err(winner) => {
+                // SAFETY: the race is lost, so no other thread has seen this metadata.
+                if !unsafe { self.os.unmap(fresh.cast(), bytes) } {
+                    self.counters.stranded.fetch_add(bytes, Relaxed);
+                }
+                Some(winner)
+            }
+        }
+    }
+
+    /// What was counted, with the bytes mapped for metadata and for blocks of their own.
+    pub fn counts(&self) -> PageCounts {
+        let c = &self.counters;
+        PageCounts {
+            takes: c.takes.load(Relaxed),
+            gives: c.gives.load(Relaxed),
+            grows: c.grows.load(Relaxed),
+            last_resorts: c.last_resorts.load(Relaxed),
+            metadata: c.metadata.load(Relaxed),
+            huge: c.huge.load(Relaxed),
+            huge_blocks: c.huge_blocks.load(Relaxed),
+            stranded: c.stranded.load(Relaxed),
+            purged: c.purged.load(Relaxed),
+        }
+    }
+}
+
+/// The page heap's counts at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PageCounts {
+    /// Runs asked for.
+    pub takes: u64,
+    /// Runs given back.
+    pub gives: u64,
+    /// Pieces of address space got from the system.
+    pub grows: u64,
+    /// Requests that neither hints nor the system could serve.
+    pub last_resorts: u64,
+    /// Bytes mapped for the metadata of windows.
+    pub metadata: usize,
+    /// Bytes mapped for blocks of their own.
+    pub huge: usize,
+    /// Blocks that have a mapping of their own.
+    pub huge_blocks: usize,
+    /// Bytes the system would not take back.
+    pub stranded: usize,
+    /// Bytes returned to the system so far, addresses kept.
+    pub purged: usize,
+}

@@ -1,0 +1,16 @@
+//! The page heap: aligned runs of granules, by buddies, without a tree, a list or a lock.
+//!
+//! [`hugepage`] is the arithmetic of one word, [`window`] the claims and gives on 1 GiB, [`map`]
+//! finds the window of an address, [`heap`] decides where a run comes from, [`large`] makes blocks of
+//! runs, [`purge`] returns memory to the system.
+
+pub mod heap;
+pub mod hugepage;
+pub mod large;
+pub mod map;
+pub mod purge;
+pub mod window;
+
+pub use heap::{PageCounts, PageHeap, Run};
+pub use large::{Extent, Large};
+pub use window::{HugepageView, Window};

@@ -1,0 +1,110 @@
+//! Giving memory back: whole free hugepages, some time after they became free.
+//!
+//! A purger takes a hugepage exactly as an allocator would, by its bit in the map, so no page is
+//! released while someone holds it (model M7), and nobody waits: an allocator that comes meanwhile
+//! takes another hugepage.
+
+use super::heap::PageHeap;
+use super::window::Window;
+use crate::base::seed::{self, Seed};
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::units::*;
+use crate::os::{Os, Zeroed};
+use core::ptr::{self, NonNull};
+
+/// How often, at most, slow paths look for something to return, in milliseconds.
+const TICK_MS: u64 = 250;
+/// A hugepage stays for at least this long after it became free.
+const DELAY_MS: u32 = 1_000;
+/// All of a burst is returned this long after [`DELAY_MS`].
+const DECAY_MS: u32 = 9_000;
+
+/// How long after it became free a hugepage is due: `DELAY_MS` for the last in its window's map
+/// word, then along a smoothstep of `DECAY_MS`, so that what a burst leaves goes slowly at first and
+/// from the top down, and what is wanted again soon is still there.
+pub fn due_after(hugepage: Hugepage) -> u32 {
+    let (count, place) =
+        (HUGEPAGES_PER_MAP_WORD as u32, hugepage.0 % HUGEPAGES_PER_MAP_WORD as u32);
+    // Rank 0 goes first. The inverse of 3x^2 - 2x^3, by bisection on 0..=256.
+    let wanted = u64::from((count - 1 - place) * 256 / count);
+    let (mut low, mut high) = (0u64, 256u64);
+    while low < high {
+        let x = (low + high) / 2;
+        if (3 * 256 * x * x - 2 * x * x * x) >> 16 < wanted {
+            low = x + 1;
+        } else {
+            high = x;
+        }
+    }
+    DELAY_MS + (u64::from(DECAY_MS) * low / 256) as u32
+}
+
+impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
+    /// On slow paths: now and then, return what is due.
+    pub(super) fn tick(&self) {
+        let now = self.os.now_ms();
+        let last = self.counters.last_tick.load(Relaxed);
+        if now < last + TICK_MS {
+            return;
+        }
+        // One thread per tick is enough; the others have no reason to wait for it.
+        if self.counters.last_tick.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.purge(|hugepage, age| age >= due_after(hugepage));
+        }
+    }
+
+    /// Returns the memory of every whole free hugepage for which `due(hugepage, age in ms)` holds.
+    /// Answers how many bytes went back.
+    pub fn purge(&self, due: impl Fn(Hugepage, u32) -> bool) -> usize {
+        let now = self.now();
+        let mut bytes = 0;
+        for window in self.windows() {
+            for index in 0..HUGEPAGES_PER_WINDOW {
+                let hugepage = Hugepage(index as u32);
+                let view = window.look(hugepage);
+                if view.whole
+                    && view.clean != WHOLE
+                    && due(hugepage, now.wrapping_sub(view.freed_at))
+                    && self.purge_hugepage(window, hugepage)
+                {
+                    bytes += HUGEPAGE;
+                }
+            }
+        }
+        self.counters.purged.fetch_add(bytes, Relaxed);
+        bytes
+    }
+
+    fn purge_hugepage(&self, window: &Window<M>, hugepage: Hugepage) -> bool {
+        if !seed::on(Seed::PurgeUnclaimed) && !window.claim_hugepage(hugepage) {
+            return false;
+        }
+        let addr = window.address(hugepage.granule(0));
+        let at = NonNull::new(ptr::with_exposed_provenance_mut(addr));
+        // SAFETY: the hugepage is ours by its bit in the map, and free memory has no contents.
+        let purged = at.is_some_and(|at| unsafe { self.os.purge(at, HUGEPAGE) });
+        if purged {
+            window.cleanse(hugepage);
+        }
+        if !seed::on(Seed::PurgeUnclaimed) {
+            window.give_hugepages(hugepage, 1, self.now());
+        }
+        purged
+    }
+}
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn due_times_run_along_the_decay() {
+        let times: Vec<u32> = (0..64).rev().map(|h| due_after(Hugepage(h))).collect();
+        assert_eq!(times[0], DELAY_MS, "the last hugepage goes first");
+        assert!(times.is_sorted(), "{times:?}");
+        assert!(*times.last().unwrap() <= DELAY_MS + DECAY_MS);
+        // Half of a burst is left half way through.
+        let half = DELAY_MS + DECAY_MS / 2;
+        assert!((30..=34).contains(&times.iter().filter(|&&t| t < half).count()), "{times:?}");
+    }
+}

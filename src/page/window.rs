@@ -1,0 +1,441 @@
+//! A window: 1 GiB of aligned address space and all that is known of it, apart from it.
+//!
+//! Every hugepage is one word of free granules; whole free hugepages are bits of the window's map.
+//! A granule is in exactly one place: its bit is set in its hugepage's word, or its hugepage's bit
+//! is set in the map (then the word is 0), or someone holds it. Claiming is one compare-and-swap
+//! that clears bits, giving back is one `fetch_or` that sets them, and whoever turns a word from all
+//! ones to zero, and nobody else, promotes that hugepage into the map.
+//!
+//! # Orderings
+//! A give releases (`fetch_or`), a claim acquires (compare-and-swap): what the last holder wrote,
+//! to the memory or to the metadata, is visible to the next. A promotion does both: it acquires what
+//! all givers of the hugepage released and releases it through the map.
+
+use super::hugepage::{orders, pick};
+use crate::base::classes::Use;
+use crate::base::death;
+use crate::base::hints::Hints;
+use crate::base::seed::{self, Seed};
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::base::sync::{AtomicU8, AtomicU32, AtomicU64, UnsafeCell};
+use crate::base::units::*;
+
+const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
+
+/// The metadata of one window; `M` is what the floor above keeps beside it.
+#[derive(Debug)]
+pub struct Window<M> {
+    /// Which window of the address space this is. Constant once published.
+    number: UnsafeCell<usize>,
+    /// Free granules per hugepage, 1 = free. Any thread.
+    free: [AtomicU64; HUGEPAGES_PER_WINDOW],
+    /// Granules that may hold something other than zeros. Only the holder of a granule touches its
+    /// bit, so the words are shared but no bit is.
+    dirty: [AtomicU64; HUGEPAGES_PER_WINDOW],
+    /// Whole free hugepages, 1 = free. Any thread.
+    map: [AtomicU64; MAP_WORDS],
+    /// Hugepages that are ours, free or not; bits are only ever added. Any thread.
+    ours: [AtomicU64; MAP_WORDS],
+    /// Per order: which hugepages probably have a maximal free run of it.
+    orders: [Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize],
+    /// When a hugepage became whole, in milliseconds (wrapping). Written by who promotes it.
+    freed_at: [AtomicU32; HUGEPAGES_PER_WINDOW],
+    /// Granules of the large block that starts here. Only its holder.
+    lengths: [AtomicU32; GRANULES_PER_WINDOW],
+    /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
+    uses: [AtomicU8; GRANULES_PER_WINDOW],
+    /// What the floor above knows of this window's granules.
+    pub above: M,
+}
+
+// SAFETY: all fields are atomics but `number`, which is written before the window is published and
+// only read afterwards; `M` answers for itself.
+unsafe impl<M: Sync> Sync for Window<M> {}
+
+// SAFETY: atomics, hints of atomics and a number; zero is the state of a window that owns nothing.
+unsafe impl<M: crate::os::Zeroed> crate::os::Zeroed for Window<M> {
+    #[cfg(spandrel_model)]
+    fn zeroed() -> Self {
+        Self::new(M::zeroed())
+    }
+}
+
+/// What a claim found behind a hint.
+enum Claim {
+    At(u32),
+    Stale,
+}
+
+impl<M> Window<M> {
+    const_fn! {
+        /// A window that owns nothing; all zero bits if `above` is.
+        pub fn new(above: M) -> Self {
+            Self {
+                number: UnsafeCell::new(0),
+                free: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
+                dirty: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
+                map: array![AtomicU64::new(0); MAP_WORDS],
+                ours: array![AtomicU64::new(0); MAP_WORDS],
+                orders: array![Hints::new(); HUGEPAGE_ORDER as usize],
+                freed_at: array![AtomicU32::new(0); HUGEPAGES_PER_WINDOW],
+                lengths: array![AtomicU32::new(0); GRANULES_PER_WINDOW],
+                uses: array![AtomicU8::new(0); GRANULES_PER_WINDOW],
+                above,
+            }
+        }
+    }
+
+    /// Says which window this is, before it is published.
+    pub(super) fn set_number(&self, number: usize) {
+        // SAFETY: the caller has not published the window yet, so nobody else can reach the cell.
+        self.number.with_mut(|n| unsafe { *n = number });
+    }
+
+    /// The address of its first byte.
+    #[inline]
+    pub fn base(&self) -> usize {
+        // SAFETY: written before publication only, and the caller has the window by publication.
+        self.number.with(|n| unsafe { *n }) << WINDOW_SHIFT
+    }
+
+    /// The address of a granule.
+    #[inline]
+    pub fn address(&self, granule: Granule) -> usize {
+        self.base() + (granule.index() << GRANULE_SHIFT)
+    }
+
+    /// What the granule is used for.
+    #[inline]
+    pub fn usage(&self, granule: Granule) -> Use {
+        Use::unpack(self.uses[granule.index()].load(Relaxed))
+    }
+
+    /// Notes what `count` granules that the caller holds are used for.
+    pub fn set_usage(&self, first: Granule, count: usize, usage: Use) {
+        for byte in &self.uses[first.index()..first.index() + count] {
+            byte.store(usage.pack(), Relaxed);
+        }
+    }
+
+    /// Takes the mark of a large block off its first granule: true for exactly one caller.
+    pub(super) fn unmark_large(&self, first: Granule) -> bool {
+        let byte = &self.uses[first.index()];
+        byte.compare_exchange(Use::Large.pack(), Use::None.pack(), Relaxed, Relaxed).is_ok()
+    }
+
+    /// The length noted for the large block that starts here, in granules.
+    pub fn length(&self, first: Granule) -> usize {
+        self.lengths[first.index()].load(Relaxed) as usize
+    }
+
+    pub(super) fn set_length(&self, first: Granule, granules: usize) {
+        self.lengths[first.index()].store(granules as u32, Relaxed);
+    }
+
+    // ---- granules of one hugepage ----
+
+    /// Claims `count` granules at a multiple of 2^order in some hugepage that is in use already.
+    /// `count <= 1 << order`, `order < HUGEPAGE_ORDER`.
+    pub(super) fn claim_granules(&self, order: u32, count: usize) -> Option<Granule> {
+        for hinted in order..HUGEPAGE_ORDER {
+            let hints = &self.orders[hinted as usize];
+            let mut from = 0;
+            while let Some(index) = hints.first(from) {
+                let hugepage = Hugepage(index as u32);
+                match self.claim_in(hugepage, order, hinted, count) {
+                    Claim::At(bit) => return Some(hugepage.granule(bit)),
+                    Claim::Stale => hints.remove(index, || {
+                        orders(self.free[index].load(Acquire)) & (1 << hinted) != 0
+                    }),
+                }
+                from = index + 1;
+            }
+        }
+        None
+    }
+
+    /// Claims in one hugepage while it has a maximal run of order `hinted`.
+    fn claim_in(&self, hugepage: Hugepage, order: u32, hinted: u32, count: usize) -> Claim {
+        let word = &self.free[hugepage.index()];
+        let mut old = word.load(Relaxed);
+        loop {
+            if orders(old) & (1 << hinted) == 0 {
+                return Claim::Stale;
+            }
+            let Some(bit) = pick(old, order) else {
+                return Claim::Stale;
+            };
+            let new = old & !bit_range(bit, count);
+            if seed::on(Seed::ClaimByStore) {
+                word.store(new, Relaxed);
+                return Claim::At(bit);
+            }
+            match word.compare_exchange_weak(old, new, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.hint_new_orders(hugepage, old, new);
+                    return Claim::At(bit);
+                }
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Claims without hints, wherever a fitting run is: the last resort before the answer is no.
+    pub(super) fn claim_anywhere(&self, order: u32, count: usize) -> Option<Granule> {
+        for index in 0..HUGEPAGES_PER_WINDOW {
+            let hugepage = Hugepage(index as u32);
+            let word = self.free[index].load(Relaxed);
+            if word == WHOLE {
+                self.promote(hugepage, 0);
+                continue;
+            }
+            let Some(hinted) = (order..HUGEPAGE_ORDER).find(|o| orders(word) & (1 << o) != 0)
+            else {
+                continue;
+            };
+            if let Claim::At(bit) = self.claim_in(hugepage, order, hinted, count) {
+                return Some(hugepage.granule(bit));
+            }
+        }
+        None
+    }
+
+    /// Gives granules of one hugepage back. Dies if one of them is free already.
+    pub(super) fn give_granules(&self, hugepage: Hugepage, mask: u64, now: u32) {
+        let word = &self.free[hugepage.index()];
+        let old = word.fetch_or(mask, seed::weaken(Seed::GranulesRelaxed, Release));
+        if old & mask != 0 {
+            let first = hugepage.granule((old & mask).trailing_zeros());
+            death::double_free(self.address(first));
+        }
+        if old | mask == WHOLE {
+            self.promote(hugepage, now);
+        } else {
+            self.hint_new_orders(hugepage, old, old | mask);
+        }
+    }
+
+    /// Moves a hugepage whose granules are all free into the map, unless someone claims first.
+    fn promote(&self, hugepage: Hugepage, now: u32) {
+        let word = &self.free[hugepage.index()];
+        if seed::on(Seed::PromoteByStore) {
+            word.store(0, Release);
+        } else if word.compare_exchange(WHOLE, 0, AcqRel, Relaxed).is_err() {
+            return;
+        }
+        self.freed_at[hugepage.index()].store(now, Relaxed);
+        self.set_map(hugepage.index(), 1);
+    }
+
+    fn hint_new_orders(&self, hugepage: Hugepage, old: u64, new: u64) {
+        let mut fresh = orders(new) & !orders(old) & ((1 << HUGEPAGE_ORDER) - 1);
+        while fresh != 0 {
+            self.orders[fresh.trailing_zeros() as usize].insert(hugepage.index());
+            fresh &= fresh - 1;
+        }
+    }
+
+    // ---- whole hugepages ----
+
+    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are.
+    pub(super) fn claim_hugepages(&self, order: u32, count: usize) -> Option<Hugepage> {
+        for (index, word) in self.map.iter().enumerate() {
+            let mut old = word.load(Relaxed);
+            while let Some(bit) = pick(old, order) {
+                let new = old & !bit_range(bit, count);
+                match word.compare_exchange_weak(old, new, Acquire, Relaxed) {
+                    Ok(_) => {
+                        return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
+                    }
+                    Err(now) => old = now,
+                }
+            }
+        }
+        None
+    }
+
+    /// Claims this whole hugepage, if it is free.
+    pub(super) fn claim_hugepage(&self, hugepage: Hugepage) -> bool {
+        let (word, bit) = self.map_bit(hugepage);
+        // Only the thread that turns the bit from 1 to 0 holds the hugepage.
+        word.fetch_and(!bit, Acquire) & bit != 0
+    }
+
+    /// Gives `count` whole hugepages back. Dies if one of them is free already.
+    pub(super) fn give_hugepages(&self, first: Hugepage, count: usize, now: u32) {
+        for stamp in &self.freed_at[first.index()..first.index() + count] {
+            stamp.store(now, Relaxed);
+        }
+        self.set_map(first.index(), count);
+    }
+
+    /// Sets `count` map bits from `first` on, a word at a time.
+    fn set_map(&self, first: usize, count: usize) {
+        let mut at = first;
+        while at < first + count {
+            let bit = at % HUGEPAGES_PER_MAP_WORD;
+            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(first + count - at);
+            let mask = bit_range(bit as u32, here);
+            let old = self.map[at / HUGEPAGES_PER_MAP_WORD].fetch_or(mask, Release);
+            if old & mask != 0 {
+                let twice = at - bit + (old & mask).trailing_zeros() as usize;
+                death::double_free(self.address(Hugepage(twice as u32).granule(0)));
+            }
+            at += here;
+        }
+    }
+
+    fn map_bit(&self, hugepage: Hugepage) -> (&AtomicU64, u64) {
+        let index = hugepage.index();
+        (&self.map[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
+    }
+
+    // ---- ranges of granules ----
+
+    /// Gives `count` granules from `first` on back, over as many hugepages as they span.
+    pub(super) fn give(&self, first: Granule, count: usize, now: u32) {
+        for part in parts(first, count) {
+            match part {
+                Part::Whole(hugepage, count) => self.give_hugepages(hugepage, count, now),
+                Part::Some(hugepage, mask) => self.give_granules(hugepage, mask, now),
+            }
+        }
+    }
+
+    /// Claims exactly these granules if all of them are free, or none.
+    pub(super) fn claim_exactly(&self, first: Granule, count: usize, now: u32) -> bool {
+        let mut claimed = 0;
+        for part in parts(first, count) {
+            let (got, granules) = match part {
+                Part::Whole(hugepage, count) => {
+                    let held = (0..count)
+                        .take_while(|&i| self.claim_hugepage(Hugepage(hugepage.0 + i as u32)))
+                        .count();
+                    claimed += held * GRANULES_PER_HUGEPAGE;
+                    (held == count, 0)
+                }
+                Part::Some(hugepage, mask) => {
+                    (self.claim_mask(hugepage, mask, now), mask.count_ones() as usize)
+                }
+            };
+            if !got {
+                if claimed != 0 {
+                    self.give(first, claimed, now);
+                }
+                return false;
+            }
+            claimed += granules;
+        }
+        true
+    }
+
+    /// Claims these granules of one hugepage if all are free, taking it from the map if it is whole.
+    fn claim_mask(&self, hugepage: Hugepage, mask: u64, now: u32) -> bool {
+        let word = &self.free[hugepage.index()];
+        let mut old = word.load(Relaxed);
+        while old & mask == mask {
+            match word.compare_exchange_weak(old, old & !mask, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.hint_new_orders(hugepage, old, old & !mask);
+                    return true;
+                }
+                Err(now) => old = now,
+            }
+        }
+        if old == 0 && self.claim_hugepage(hugepage) {
+            self.give_granules(hugepage, WHOLE & !mask, now);
+            return true;
+        }
+        false
+    }
+
+    /// Marks granules the caller holds as written to; true if all were known to be zero.
+    pub(super) fn soil(&self, first: Granule, count: usize) -> bool {
+        let mut clean = true;
+        for part in parts(first, count) {
+            let (hugepage, hugepages, mask) = match part {
+                Part::Whole(hugepage, count) => (hugepage, count, WHOLE),
+                Part::Some(hugepage, mask) => (hugepage, 1, mask),
+            };
+            for word in &self.dirty[hugepage.index()..hugepage.index() + hugepages] {
+                clean &= word.fetch_or(mask, Relaxed) & mask == 0;
+            }
+        }
+        clean
+    }
+
+    /// Notes that a hugepage the caller holds reads as zero again.
+    pub(super) fn cleanse(&self, hugepage: Hugepage) {
+        self.dirty[hugepage.index()].store(0, Relaxed);
+    }
+
+    /// Adds hugepages that were just mapped; they are free and zero.
+    pub(super) fn add(&self, first: Hugepage, count: usize) {
+        for at in first.index()..first.index() + count {
+            self.ours[at / HUGEPAGES_PER_MAP_WORD]
+                .fetch_or(1 << (at % HUGEPAGES_PER_MAP_WORD), Relaxed);
+        }
+        self.give_hugepages(first, count, 0);
+    }
+
+    // ---- for the release policy and for reports ----
+
+    /// Whether the hugepage is ours.
+    pub fn owns(&self, hugepage: Hugepage) -> bool {
+        let index = hugepage.index();
+        self.ours[index / HUGEPAGES_PER_MAP_WORD].load(Relaxed)
+            & (1 << (index % HUGEPAGES_PER_MAP_WORD))
+            != 0
+    }
+
+    /// The hugepage as it stands: free granules, and those of them known to be zero.
+    pub fn look(&self, hugepage: Hugepage) -> HugepageView {
+        let (word, bit) = self.map_bit(hugepage);
+        let whole = word.load(Acquire) & bit != 0;
+        let free = if whole { WHOLE } else { self.free[hugepage.index()].load(Acquire) };
+        let dirty = self.dirty[hugepage.index()].load(Relaxed);
+        let freed_at = self.freed_at[hugepage.index()].load(Relaxed);
+        HugepageView { whole, free, clean: free & !dirty, freed_at }
+    }
+}
+
+/// A hugepage at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct HugepageView {
+    /// In the map, every granule free.
+    pub whole: bool,
+    /// Free granules.
+    pub free: u64,
+    /// Free granules known to be zero, so without memory behind them.
+    pub clean: u64,
+    /// When it became whole, in milliseconds, if it is.
+    pub freed_at: u32,
+}
+
+/// A piece of a range of granules.
+enum Part {
+    Whole(Hugepage, usize),
+    Some(Hugepage, u64),
+}
+
+/// Cuts a range of granules at hugepage boundaries: a first part, whole hugepages, a last part.
+fn parts(first: Granule, count: usize) -> impl Iterator<Item = Part> {
+    let mut at = first;
+    let mut left = count;
+    core::iter::from_fn(move || {
+        if left == 0 {
+            return None;
+        }
+        let (hugepage, bit) = (at.hugepage(), at.bit());
+        let whole = left / GRANULES_PER_HUGEPAGE;
+        let (part, taken) = if bit == 0 && whole > 0 {
+            (Part::Whole(hugepage, whole), whole * GRANULES_PER_HUGEPAGE)
+        } else {
+            let here = (GRANULES_PER_HUGEPAGE - bit as usize).min(left);
+            (Part::Some(hugepage, bit_range(bit, here)), here)
+        };
+        at = Granule(at.0 + taken as u32);
+        left -= taken;
+        Some(part)
+    })
+}

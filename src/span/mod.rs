@@ -1,0 +1,422 @@
+//! Spans: where objects of a class come from, and where they go when no cache wants them.
+//!
+//! A span is an aligned power-of-two run of granules that serves one class. Whoever gives sets bits
+//! with one `fetch_or` per word; whoever takes owns the span for the moment and is the only one to
+//! clear bits. A span whose last object came home goes back to the page heap.
+//!
+//! # Why it is safe
+//! A bit is set *before* `live` falls, and `live` rises *before* objects leave, so `live` never
+//! under-counts what is outstanding; and the word it lives in is exchanged whole, so exactly one
+//! thread sees it reach zero with nobody owning the span, and that one returns the granules.
+//!
+//! # Orderings
+//! - give: the bits' `fetch_or` releases what the last user wrote; the taker's `fetch_and` acquires it.
+//! - give: `live`'s `fetch_sub` is AcqRel: it releases the bits to the reaper, and the last one
+//!   acquires all the others', so that a new span here starts after every old access.
+//! - take: owning acquires what the previous owner released when it let go.
+//! - take: `live`'s `fetch_add` is Relaxed: whoever later subtracts these objects got them from here
+//!   and so comes after it in the word's order.
+
+pub mod state;
+pub mod table;
+
+use crate::base::classes::{Class, Use};
+use crate::base::death;
+use crate::base::seed::{self, Seed};
+use crate::base::sync::AtomicU64;
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::base::units::{GRANULES_PER_WINDOW, Granule};
+use crate::os::Os;
+use crate::page::{PageHeap, Window};
+use crossbeam_utils::CachePadded;
+use state::{Offer, State};
+pub use table::{Span, SpanTable};
+
+/// The two verbs that join the floors which deal in objects.
+pub trait Objects {
+    /// The system at the bottom, for the metadata of the floors above.
+    type System: Os;
+
+    /// The system at the bottom.
+    fn os(&self) -> &Self::System;
+
+    /// Fills `out` with objects of `class` from the front; answers how many there were.
+    fn take(&self, class: Class, out: &mut [*mut u8]) -> usize;
+
+    /// Takes objects of `class` back; at most a batch of them. Their order is not kept.
+    fn give(&self, class: Class, objects: &mut [*mut u8]);
+}
+
+/// The span floor over a page heap.
+#[derive(Debug)]
+pub struct Spans<O> {
+    pages: PageHeap<O, SpanTable>,
+    counters: CachePadded<Counters>,
+}
+
+/// Any thread, relaxed: sums, not states.
+#[derive(Debug)]
+struct Counters {
+    begun: AtomicU64,
+    died: AtomicU64,
+    last_resorts: AtomicU64,
+}
+
+/// The span floor's counts at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpanCounts {
+    /// Spans begun.
+    pub begun: u64,
+    /// Spans returned to the page heap.
+    pub died: u64,
+    /// Requests for which unlisted spans were searched.
+    pub last_resorts: u64,
+}
+
+impl<O: Os> Spans<O> {
+    const_fn! {
+        /// No spans yet.
+        pub fn new(pages: PageHeap<O, SpanTable>) -> Self {
+            Self {
+                pages,
+                counters: CachePadded::new(Counters {
+                    begun: AtomicU64::new(0),
+                    died: AtomicU64::new(0),
+                    last_resorts: AtomicU64::new(0),
+                }),
+            }
+        }
+    }
+
+    /// The floor below.
+    pub fn pages(&self) -> &PageHeap<O, SpanTable> {
+        &self.pages
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> SpanCounts {
+        SpanCounts {
+            begun: self.counters.begun.load(Relaxed),
+            died: self.counters.died.load(Relaxed),
+            last_resorts: self.counters.last_resorts.load(Relaxed),
+        }
+    }
+
+    /// The span that holds `addr`, if one does.
+    pub fn find(&self, addr: usize) -> Option<Span<'_>> {
+        let window = self.pages.find(addr)?;
+        match window.usage(Granule::of(addr)) {
+            Use::Span(class) => Some(Span::at(window, addr, class)),
+            _ => None,
+        }
+    }
+
+    // ---- take ----
+
+    /// From spans that hints name.
+    fn take_hinted(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        let mut got = 0;
+        for window in self.pages.windows() {
+            let hints = &window.above.hints[class.index()];
+            let mut from = 0;
+            while got < out.len()
+                && let Some(index) = hints.first(from)
+            {
+                let span = Span { window, first: Granule(index as u32), class };
+                match self.own(span, false) {
+                    Owning::Mine => {
+                        let drawn = self.draw(span, &mut out[got..]);
+                        self.let_go(span);
+                        if seed::on(Seed::LiveRisesLate) {
+                            span.word().fetch_add(drawn as u64, Relaxed);
+                        }
+                        got += drawn;
+                    }
+                    Owning::Busy => {}
+                    Owning::Nothing => hints.remove(index, || {
+                        let state = span.state(Acquire);
+                        state.serves(class) && state.listed()
+                    }),
+                }
+                from = index + 1;
+            }
+            if got == out.len() {
+                break;
+            }
+        }
+        got
+    }
+
+    /// From a span that begins now.
+    fn take_new(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        let shape = class.shape();
+        let granules = 1 << shape.span_order;
+        let Some(run) = self.pages.take(shape.span_order, granules) else {
+            return 0;
+        };
+        run.window.set_usage(run.first, granules, Use::Span(class));
+        let span = Span { window: run.window, first: run.first, class };
+        let start = span.start();
+        let taken = out.len().min(shape.objects as usize);
+        for (i, slot) in out[..taken].iter_mut().enumerate() {
+            *slot = span.object(start, i as u32);
+        }
+        for (i, word) in span.bits().iter().enumerate() {
+            let objects = from_bit(i, shape.objects as usize);
+            word.store(objects & !from_bit(i, taken), Relaxed);
+        }
+        let listed = taken < shape.objects as usize;
+        let state = span.state(Relaxed).begin(class, taken as u32, listed);
+        span.word().store(state.0, Release);
+        if listed {
+            span.hints().insert(span.first.index());
+        }
+        self.counters.begun.fetch_add(1, Relaxed);
+        taken
+    }
+
+    /// The last resort before the answer is no: every span of the class, listed or not.
+    #[cold]
+    fn take_unlisted(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        self.counters.last_resorts.fetch_add(1, Relaxed);
+        let granules = 1 << class.shape().span_order;
+        let mut got = 0;
+        for window in self.pages.windows() {
+            for index in (0..GRANULES_PER_WINDOW).step_by(granules) {
+                let span = Span { window, first: Granule(index as u32), class };
+                if got < out.len()
+                    && window.usage(span.first) == Use::Span(class)
+                    && matches!(self.own(span, true), Owning::Mine)
+                {
+                    got += self.draw(span, &mut out[got..]);
+                    self.let_go(span);
+                }
+            }
+        }
+        got
+    }
+
+    fn own(&self, span: Span<'_>, unlisted_too: bool) -> Owning {
+        let mut state = span.state(Relaxed);
+        loop {
+            let owned = match state.offer(span.class, unlisted_too) {
+                Offer::Own(owned) => owned,
+                Offer::Busy => return Owning::Busy,
+                Offer::None => return Owning::Nothing,
+            };
+            match span.word().compare_exchange_weak(state.0, owned.0, Acquire, Relaxed) {
+                Ok(_) => return Owning::Mine,
+                Err(now) => state = State(now),
+            }
+        }
+    }
+
+    /// Takes free objects of a span the caller owns, lowest first.
+    fn draw(&self, span: Span<'_>, out: &mut [*mut u8]) -> usize {
+        let start = span.start();
+        let mut got = 0;
+        for (i, word) in span.bits().iter().enumerate() {
+            let free = word.load(Relaxed);
+            if free == 0 {
+                continue;
+            }
+            let mut mine = lowest(free, out.len() - got);
+            // Only the owner clears bits, so all of `mine` are still set.
+            word.fetch_and(!mine, Acquire);
+            while mine != 0 {
+                out[got] = span.object(start, i as u32 * 64 + mine.trailing_zeros());
+                got += 1;
+                mine &= mine - 1;
+            }
+            if got == out.len() {
+                break;
+            }
+        }
+        if !seed::on(Seed::LiveRisesLate) {
+            span.word().fetch_add(got as u64, Relaxed);
+        }
+        got
+    }
+
+    /// The owner is done: to the page heap if everything came home, unlisted if full, listed
+    /// otherwise. Any give in between changes the word, fails the exchange and is seen.
+    fn let_go(&self, span: Span<'_>) {
+        let mut state = span.state(Acquire);
+        loop {
+            let empty = state.live() == 0;
+            let full = !empty && span.bits().iter().all(|word| word.load(Relaxed) == 0);
+            let next = if empty {
+                state.died()
+            } else if full {
+                state.released_full()
+            } else {
+                state.released()
+            };
+            match span.word().compare_exchange_weak(state.0, next.0, AcqRel, Acquire) {
+                Ok(_) if empty => return self.bury(span),
+                Ok(_) if full => {
+                    return span.hints().remove(span.first.index(), || {
+                        let state = span.state(Acquire);
+                        state.serves(span.class) && state.listed()
+                    });
+                }
+                Ok(_) => return,
+                Err(now) => state = State(now),
+            }
+        }
+    }
+
+    // ---- give ----
+
+    /// Gives the objects in `mask` of one word of a span back to it.
+    #[inline]
+    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) {
+        let order = seed::weaken(Seed::BitsRelaxed, Release);
+        let old = span.bits()[word].fetch_or(mask, order);
+        if old & mask != 0 {
+            let index = word as u32 * 64 + (old & mask).trailing_zeros();
+            death::double_free(span.object(span.start(), index).addr());
+        }
+    }
+
+    /// `count` bits of the span were set: they are not live any more, which may end the span or make
+    /// it worth listing.
+    fn settle(&self, span: Span<'_>, count: usize) {
+        let before = span.word().fetch_sub(count as u64, AcqRel);
+        let mut state = State(before - count as u64);
+        let generation = state.generation();
+        let shape = span.class.shape();
+        loop {
+            if state.generation() != generation || state.dead() {
+                return;
+            }
+            if state.live() == 0 {
+                // An owner sees the zero itself when it lets go.
+                if state.owned() && !seed::on(Seed::ReapOwned) {
+                    return;
+                }
+                match span.word().compare_exchange_weak(state.0, state.died().0, AcqRel, Acquire) {
+                    Ok(_) => return self.bury(span),
+                    Err(_) if seed::on(Seed::ReapTwice) => return self.bury(span),
+                    Err(now) => state = State(now),
+                }
+            } else if !state.listed()
+                && shape.objects - state.live() >= worth_listing(shape.objects)
+            {
+                let listed = state.with_listing();
+                match span.word().compare_exchange_weak(state.0, listed.0, AcqRel, Acquire) {
+                    Ok(_) => return span.hints().insert(span.first.index()),
+                    Err(now) => state = State(now),
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The winner of a span's death returns its granules.
+    fn bury(&self, span: Span<'_>) {
+        let granules = 1 << span.class.shape().span_order;
+        self.counters.died.fetch_add(1, Relaxed);
+        span.window.set_usage(span.first, granules, Use::None);
+        self.pages.give(span.window, span.first, granules);
+    }
+
+    /// The window of an object that comes home. Dies if it is none of ours, or not of this class.
+    fn home(&self, class: Class, addr: usize) -> &Window<SpanTable> {
+        let Some(window) = self.pages.find(addr) else { death::foreign_free(addr) };
+        match window.usage(Granule::of(addr)) {
+            Use::Span(its) if its == class => window,
+            Use::Span(_) | Use::Large => death::wrong_class(addr),
+            Use::None => death::double_free(addr),
+        }
+    }
+}
+
+/// How owning a span went.
+#[must_use]
+enum Owning {
+    Mine,
+    Busy,
+    Nothing,
+}
+
+impl<O: Os> Objects for Spans<O> {
+    type System = O;
+
+    fn os(&self) -> &O {
+        self.pages.os()
+    }
+
+    fn take(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        let mut got = self.take_hinted(class, out);
+        while got < out.len() {
+            match self.take_new(class, &mut out[got..]) {
+                0 => break,
+                more => got += more,
+            }
+        }
+        if got == 0 && !out.is_empty() {
+            got = self.take_unlisted(class, out);
+        }
+        got
+    }
+
+    fn give(&self, class: Class, objects: &mut [*mut u8]) {
+        objects.sort_unstable();
+        let mut rest = &*objects;
+        while let Some(&first) = rest.first() {
+            let window = self.home(class, first.addr());
+            let span = Span::at(window, first.addr(), class);
+            let start = span.start();
+            let end = start + class.span_bytes();
+            let here = rest.iter().take_while(|object| object.addr() < end).count();
+            if seed::on(Seed::LiveFallsFirst) {
+                self.settle(span, here);
+            }
+            let (mut word, mut mask) = (0, 0);
+            for object in &rest[..here] {
+                let index = span.index_of(start, object.addr());
+                if index as usize / 64 != word {
+                    if mask != 0 {
+                        self.set_bits(span, word, mask);
+                    }
+                    (word, mask) = (index as usize / 64, 0);
+                }
+                if mask & (1 << (index % 64)) != 0 {
+                    death::double_free(object.addr());
+                }
+                mask |= 1 << (index % 64);
+            }
+            self.set_bits(span, word, mask);
+            if !seed::on(Seed::LiveFallsFirst) {
+                self.settle(span, here);
+            }
+            rest = &rest[here..];
+        }
+    }
+}
+
+/// A span with this much free is worth a search; less would list and unlist it for every object.
+const fn worth_listing(objects: u32) -> u32 {
+    if objects >= 16 { objects / 8 } else { 1 }
+}
+
+/// The bits of word number `word` that stand for indices below `count`.
+const fn from_bit(word: usize, count: usize) -> u64 {
+    let here = count.saturating_sub(word * 64);
+    if here >= 64 { u64::MAX } else { (1 << here) - 1 }
+}
+
+/// The lowest `count` set bits of `word`.
+const fn lowest(word: u64, count: usize) -> u64 {
+    if word.count_ones() as usize <= count {
+        return word;
+    }
+    let (mut rest, mut left) = (word, count);
+    while left > 0 {
+        rest &= rest - 1;
+        left -= 1;
+    }
+    word & !rest
+}

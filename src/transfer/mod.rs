@@ -1,0 +1,174 @@
+//! The transfer cache: batches on their way between threads, one lock-free stack per class.
+//!
+//! A thread cache that runs dry pops a node, one that overflows pushes one; either is a single
+//! compare-and-swap for up to 62 objects. Empty nodes wait on one more stack of the same kind.
+
+pub mod capacity;
+pub mod node;
+pub mod stack;
+
+use crate::base::classes::{CLASSES, Class};
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::{AtomicU8, AtomicU64};
+use crate::base::units::BATCH;
+use crate::os::Os;
+use crate::span::Objects;
+use core::ptr;
+use crossbeam_utils::CachePadded;
+use node::{Batch, Nodes};
+use stack::Stack;
+
+/// The transfer cache over a floor that deals in objects.
+#[derive(Debug)]
+pub struct Transfer<B> {
+    below: B,
+    shelves: [CachePadded<Shelf>; CLASSES],
+    empty: CachePadded<Stack>,
+    nodes: Nodes,
+}
+
+/// One class. Alone on its cache lines.
+#[derive(Debug)]
+struct Shelf {
+    full: Stack,
+    /// How often the limit was doubled. Any thread; a lost update costs one doubling.
+    doublings: AtomicU8,
+    /// 1 after a push was refused, until the next miss.
+    refused: AtomicU8,
+    misses: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// One class's counts at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ShelfCounts {
+    /// Objects waiting. Exact while nobody takes or gives.
+    pub objects: usize,
+    /// Takes that found no node.
+    pub misses: u64,
+    /// Gives that found no room.
+    pub refusals: u64,
+}
+
+impl<B: Objects> Transfer<B> {
+    const_fn! {
+        /// An empty transfer cache over `below`; all zero bits if `below` is.
+        pub fn new(below: B) -> Self {
+            Self {
+                below,
+                shelves: array![
+                    CachePadded::new(Shelf {
+                        full: Stack::new(),
+                        doublings: AtomicU8::new(0),
+                        refused: AtomicU8::new(0),
+                        misses: AtomicU64::new(0),
+                        refusals: AtomicU64::new(0),
+                    });
+                    CLASSES
+                ],
+                empty: CachePadded::new(Stack::new()),
+                nodes: Nodes::new(),
+            }
+        }
+    }
+
+    /// The floor below.
+    pub fn below(&self) -> &B {
+        &self.below
+    }
+
+    /// Gives everything that waits here back to the floor below.
+    pub fn flush(&self) {
+        for class in Class::all() {
+            while let Some(mut batch) = self.shelves[class.index()].full.pop(&self.nodes) {
+                let mut objects = [ptr::null_mut(); BATCH];
+                let count = batch.drain(&mut objects);
+                self.recycle(batch);
+                self.below.give(class, &mut objects[..count]);
+            }
+        }
+    }
+
+    fn recycle(&self, batch: Batch<'_>) {
+        // A limit above the count's range is never reached.
+        let kept = self.empty.push(batch, u32::MAX);
+        debug_assert!(kept.is_ok());
+    }
+
+    /// One class's counts.
+    pub fn counts(&self, class: Class) -> ShelfCounts {
+        let shelf = &self.shelves[class.index()];
+        let mut objects = 0;
+        shelf.full.walk(&self.nodes, |id| objects += self.nodes.len(id));
+        ShelfCounts {
+            objects,
+            misses: shelf.misses.load(Relaxed),
+            refusals: shelf.refusals.load(Relaxed),
+        }
+    }
+
+    /// Bytes mapped for nodes.
+    pub fn metadata(&self) -> usize {
+        self.nodes.mapped(self.below.os().page_size()).1
+    }
+}
+
+impl<B: Objects> Objects for Transfer<B> {
+    type System = B::System;
+
+    fn os(&self) -> &B::System {
+        self.below.os()
+    }
+
+    fn take(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        let shelf = &self.shelves[class.index()];
+        if let Some(mut batch) = shelf.full.pop(&self.nodes) {
+            let count = batch.drain(out);
+            if batch.is_empty() {
+                self.recycle(batch);
+            } else if let Err(mut batch) = shelf.full.push(batch, stack::MAX_COUNT) {
+                let mut rest = [ptr::null_mut(); BATCH];
+                let left = batch.drain(&mut rest);
+                self.recycle(batch);
+                self.below.give(class, &mut rest[..left]);
+            }
+            return count;
+        }
+        shelf.misses.fetch_add(1, Relaxed);
+        if shelf.refused.load(Relaxed) != 0 {
+            shelf.refused.store(0, Relaxed);
+            let doublings = shelf.doublings.load(Relaxed);
+            if capacity::may_double(class, doublings) {
+                shelf.doublings.store(doublings + 1, Relaxed);
+            }
+        }
+        match self.below.take(class, out) {
+            0 => {
+                // Nothing below: what other classes have waiting here may end whole spans.
+                self.flush();
+                self.below.take(class, out)
+            }
+            count => count,
+        }
+    }
+
+    fn give(&self, class: Class, objects: &mut [*mut u8]) {
+        let shelf = &self.shelves[class.index()];
+        let limit = capacity::limit(class, shelf.doublings.load(Relaxed));
+        let node = if shelf.full.count() < limit {
+            self.empty.pop(&self.nodes).or_else(|| self.nodes.make(self.below.os()))
+        } else {
+            None
+        };
+        if let Some(mut batch) = node {
+            batch.fill(objects);
+            match shelf.full.push(batch, limit) {
+                Ok(()) => return,
+                Err(batch) => self.recycle(batch),
+            }
+        }
+        shelf.refusals.fetch_add(1, Relaxed);
+        shelf.refused.store(1, Relaxed);
+        self.below.give(class, objects);
+    }
+}

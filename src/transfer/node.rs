@@ -1,0 +1,189 @@
+//! Nodes: 512-byte records that carry a batch of object pointers, apart from the objects.
+//!
+//! A node is named by a 22-bit index and never unmapped, so a thread that read a stale index may
+//! still look at the node it names; the head's tag tells it that it was too late.
+
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell};
+use crate::base::units::BATCH;
+use crate::os::{Os, Zeroed, metadata_bytes};
+use core::num::NonZeroU32;
+use core::ptr;
+
+/// Bits of a node index; index 0 names none.
+pub const INDEX_BITS: u32 = 22;
+/// Nodes that are mapped at a time: 256 KiB of them.
+const CHUNK: usize = if cfg!(spandrel_model) { 4 } else { 512 };
+const CHUNKS: usize = if cfg!(spandrel_model) { 2 } else { (1 << INDEX_BITS) / CHUNK };
+
+/// A batch node. `next` belongs to the stack it is on, the rest to who holds it.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Node {
+    /// The node below on a stack. Written by who pushes, read by anyone who may be too late.
+    pub(super) next: AtomicU32,
+    /// Objects it carries. Written by its holder; reports read it while they walk.
+    len: AtomicU32,
+    objects: UnsafeCell<[*mut u8; BATCH]>,
+}
+
+// SAFETY: `next` and `len` are atomic; `objects` is touched only through a `Batch`, of which there
+// is one a node.
+unsafe impl Sync for Node {}
+
+#[cfg(not(spandrel_model))]
+const _: () = assert!(core::mem::size_of::<Node>() == 512);
+
+#[derive(Debug)]
+struct Chunk([Node; CHUNK]);
+
+// SAFETY: zero is a node that is on no stack and carries nothing.
+unsafe impl Zeroed for Chunk {
+    #[cfg(spandrel_model)]
+    fn zeroed() -> Self {
+        Self(array![
+            Node {
+                next: AtomicU32::new(0),
+                len: AtomicU32::new(0),
+                objects: UnsafeCell::new([ptr::null_mut(); BATCH]),
+            };
+            CHUNK
+        ])
+    }
+}
+
+/// Names a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeId(pub NonZeroU32);
+
+/// All nodes there are.
+#[derive(Debug)]
+pub struct Nodes {
+    /// Set once each, from the front. Any thread.
+    chunks: [AtomicPtr<Chunk>; CHUNKS],
+    /// Nodes made so far.
+    made: AtomicU32,
+}
+
+/// The right to one node's load: held by whoever popped or made it. Moved, never copied.
+#[derive(Debug)]
+#[must_use]
+pub struct Batch<'a> {
+    node: &'a Node,
+    id: NodeId,
+}
+
+impl Nodes {
+    const_fn! {
+        /// No nodes yet; all zero bits.
+        pub fn new() -> Self {
+            Self { chunks: array![AtomicPtr::new(ptr::null_mut()); CHUNKS], made: AtomicU32::new(0) }
+        }
+    }
+
+    /// The node with this name.
+    #[inline]
+    pub(super) fn node(&self, id: NodeId) -> &Node {
+        let index = id.0.get() as usize - 1;
+        let chunk = self.chunks[index / CHUNK].load(Acquire);
+        // SAFETY: a name is handed out after its chunk was published, and chunks are never unmapped.
+        unsafe { &(*chunk).0[index % CHUNK] }
+    }
+
+    /// The right to a node's load.
+    ///
+    /// # Safety
+    /// The caller has just popped or made this node, so nobody else holds it.
+    pub(super) unsafe fn hold(&self, id: NodeId) -> Batch<'_> {
+        Batch { node: self.node(id), id }
+    }
+
+    /// A node nobody has used; `None` when the system has no memory or all names are out.
+    #[cold]
+    pub(super) fn make(&self, os: &impl Os) -> Option<Batch<'_>> {
+        let mut made = self.made.load(Relaxed);
+        loop {
+            let slot = self.chunks.get(made as usize / CHUNK)?;
+            // The name 2^22 - 1 plus one would not fit.
+            if made as usize + 1 >= 1 << INDEX_BITS {
+                return None;
+            }
+            if slot.load(Acquire).is_null() {
+                let fresh = os.metadata::<Chunk>()?;
+                if slot.compare_exchange(ptr::null_mut(), fresh.as_ptr(), AcqRel, Acquire).is_err()
+                {
+                    // SAFETY: the race is lost, so nobody has seen this chunk.
+                    unsafe { os.unmap(fresh.cast(), metadata_bytes::<Chunk>(os.page_size())) };
+                }
+            }
+            match self.made.compare_exchange_weak(made, made + 1, Relaxed, Relaxed) {
+                Ok(_) => {
+                    let id = NodeId(NonZeroU32::new(made + 1)?);
+                    // SAFETY: the exchange gave this name to this thread alone.
+                    return Some(unsafe { self.hold(id) });
+                }
+                Err(now) => made = now,
+            }
+        }
+    }
+
+    /// Nodes made so far, and the bytes mapped for them.
+    pub fn mapped(&self, page_size: usize) -> (u32, usize) {
+        let chunks = self.chunks.iter().filter(|chunk| !chunk.load(Relaxed).is_null()).count();
+        (self.made.load(Relaxed), chunks * metadata_bytes::<Chunk>(page_size))
+    }
+
+    /// Objects a node carries; out of date if somebody holds it. For reports.
+    pub(super) fn len(&self, id: NodeId) -> usize {
+        self.node(id).len.load(Relaxed) as usize
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Its name.
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The node itself, for its link.
+    pub(super) fn node(&self) -> &'a Node {
+        self.node
+    }
+
+    /// Objects it carries.
+    pub fn len(&self) -> usize {
+        self.node.len.load(Relaxed) as usize
+    }
+
+    /// Whether it carries none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Loads `objects`, at most [`BATCH`], in place of what it carried.
+    pub fn fill(&mut self, objects: &[*mut u8]) {
+        self.node.objects.with_mut(|load| {
+            // SAFETY: the batch is the only right to this load.
+            unsafe { (&mut *load)[..objects.len()].copy_from_slice(objects) };
+        });
+        self.node.len.store(objects.len() as u32, Relaxed);
+    }
+
+    /// Unloads as many objects as fit into `out`; the rest stay. Answers how many.
+    pub fn drain(&mut self, out: &mut [*mut u8]) -> usize {
+        let count = self.len().min(out.len());
+        let left = self.len() - count;
+        self.node.objects.with(|load| {
+            // SAFETY: the batch is the only right to this load.
+            out[..count].copy_from_slice(unsafe { &(&*load)[left..left + count] });
+        });
+        self.node.len.store(left as u32, Relaxed);
+        count
+    }
+}
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self::new()
+    }
+}
