@@ -89,7 +89,7 @@ const SHAPES: [Shape; CLASSES] = {
     let mut shapes = [shape(SIZES[0]); CLASSES];
     let mut i = 1;
     while i < CLASSES {
-        assert!(SIZES[i] > SIZES[i - 1] && SIZES[i] as usize % MIN_ALIGN == 0);
+        assert!(SIZES[i] > SIZES[i - 1] && (SIZES[i] as usize).is_multiple_of(MIN_ALIGN));
         shapes[i] = shape(SIZES[i]);
         i += 1;
     }
@@ -121,12 +121,12 @@ const BY_ALIGN: [[u8; CLASSES]; ALIGNS] = {
         let mut next = (CLASSES - 1) as u8;
         while class > 0 {
             class -= 1;
-            if SIZES[class] % (1 << align) == 0 {
+            if SIZES[class].is_multiple_of(1 << align) {
                 next = class as u8;
             }
             table[align][class] = next;
         }
-        assert!(SIZES[CLASSES - 1] % (1 << align) == 0);
+        assert!(SIZES[CLASSES - 1].is_multiple_of(1 << align));
         align += 1;
     }
     table

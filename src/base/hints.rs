@@ -97,6 +97,12 @@ impl<const TOPS: usize, const LEAVES: usize> Hints<TOPS, LEAVES> {
     }
 }
 
+impl<const TOPS: usize, const LEAVES: usize> Default for Hints<TOPS, LEAVES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;

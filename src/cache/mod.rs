@@ -272,7 +272,10 @@ impl<B: Objects> Caches<B> {
     }
 
     /// The bin of `class` ran into `end`: make room and keep `object`.
-    pub fn spill(&self, cache: &ThreadCache, class: Class, object: *mut u8) {
+    ///
+    /// # Safety
+    /// The calling thread owns the cache and gives up `object`, an object of the class.
+    pub unsafe fn spill(&self, cache: &ThreadCache, class: Class, object: *mut u8) {
         let bin = cache.bin(class);
         cache.with_owner(|owner| {
             let held = bin.len();
@@ -280,9 +283,10 @@ impl<B: Objects> Caches<B> {
             if capacity <= held {
                 self.give_oldest(cache, class, class.batch().min(held));
             }
-            // SAFETY: the caller owns the cache and gives the object up.
-            let kept = unsafe { bin.push(object) };
-            debug_assert!(kept, "there is room after a spill");
+            // SAFETY: the caller's promise.
+            if !unsafe { bin.push(object) } {
+                self.below.give(class, &mut [object]);
+            }
             self.sweep_sometimes(cache, owner);
         });
     }

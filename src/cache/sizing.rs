@@ -147,7 +147,7 @@ mod tests {
             }
         }
         assert!(used.iter().all(|&slot| slot), "no slot is wasted");
-        println!("slots of a cache: {} KiB", SLOTS * size_of::<Slot>() >> 10);
+        println!("slots of a cache: {} KiB", (SLOTS * size_of::<Slot>()) >> 10);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! allocation of the process may come before any constructor has run.
 
 use crate::base::classes::Class;
-use crate::cache::{Caches, slot};
+use crate::cache::{Caches, ThreadCache, slot};
 use crate::os::linux::Linux;
 use crate::page::PageHeap;
 use crate::span::{Objects, SpanTable, Spans};
@@ -31,11 +31,16 @@ unsafe extern "C" fn thread_ends(_: *mut u8) {
     slot::exit(&BUILDING, thread_ends);
 }
 
+/// The running thread's cache, if it has one.
+pub fn own_cache() -> Option<&'static ThreadCache> {
+    slot::own(&BUILDING, thread_ends)
+}
+
 /// An object for a thread whose bin is empty, or which has no bins.
 #[cold]
 #[inline(never)]
 pub fn take_slow(class: Class) -> *mut u8 {
-    match slot::own(&BUILDING, thread_ends) {
+    match own_cache() {
         Some(cache) => BUILDING.refill(cache, class),
         None => {
             let mut one = [ptr::null_mut()];
@@ -46,11 +51,15 @@ pub fn take_slow(class: Class) -> *mut u8 {
 }
 
 /// Takes an object back from a thread whose bin is full, or which has no bins.
+///
+/// # Safety
+/// `object` is of this class and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub fn give_slow(class: Class, object: *mut u8) {
-    match slot::own(&BUILDING, thread_ends) {
-        Some(cache) => BUILDING.spill(cache, class, object),
+pub unsafe fn give_slow(class: Class, object: *mut u8) {
+    match own_cache() {
+        // SAFETY: the cache is the running thread's, and the object is given up.
+        Some(cache) => unsafe { BUILDING.spill(cache, class, object) },
         None => spans().give(class, &mut [object]),
     }
 }

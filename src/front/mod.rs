@@ -8,7 +8,8 @@ mod realloc;
 
 use crate::base::classes::Class;
 use crate::cache::slot;
-use building::{give_slow, pages, take_large, take_slow};
+use crate::observe::Stats;
+use building::{BUILDING, give_slow, pages, take_large, take_slow};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
@@ -40,7 +41,8 @@ fn give(class: Class, object: *mut u8) {
     // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
     // object of this class.
     if !unsafe { slot::current().bin(class).push(object) } {
-        give_slow(class, object);
+        // SAFETY: as above.
+        unsafe { give_slow(class, object) };
     }
 }
 
@@ -109,4 +111,21 @@ unsafe fn give_large(at: *mut u8, layout: Layout) {
         // SAFETY: the caller gives up a block it got for this layout.
         unsafe { pages().large_free(at, layout.size(), layout.align()) };
     }
+}
+
+/// A snapshot of the allocator: where every mapped byte is and what each floor did. Stops no thread
+/// and allocates nothing; see [`Stats`] for what holds while other threads go on.
+pub fn stats() -> Stats {
+    Stats::of(&BUILDING)
+}
+
+/// Returns to the system what can be returned now: batches that wait between threads go back to
+/// their spans, and every whole free hugepage gives up its memory. Answers how many bytes went back.
+/// What other threads keep in their caches stays.
+pub fn purge() -> usize {
+    if let Some(cache) = building::own_cache() {
+        BUILDING.empty(cache);
+    }
+    BUILDING.below().flush();
+    pages().purge(|_, _| true)
 }
