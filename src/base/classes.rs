@@ -147,6 +147,8 @@ impl Class {
         if align > MAX_SMALL_ALIGN {
             return None;
         }
+        // SAFETY: the table holds indices of classes.
+        unsafe { core::hint::assert_unchecked((by_size as usize) < CLASSES) };
         Some(Self(BY_ALIGN[align.trailing_zeros() as usize][by_size as usize]))
     }
 

@@ -49,6 +49,8 @@ impl Bin {
         }
         // SAFETY: above `low`, which is at or above the base, lie slots that hold objects.
         let object = unsafe { *top.sub(1) };
+        // SAFETY: and no object is at address 0. Callers' tests for null fold away.
+        unsafe { core::hint::assert_unchecked(!object.is_null()) };
         self.step(-1);
         Some(object)
     }

@@ -74,6 +74,7 @@ struct Owner {
     used: u32,
     denied: bool,
     /// Rounds of thread exit so far.
+    #[cfg_attr(spandrel_model, allow(dead_code))]
     rounds: u8,
 }
 

@@ -142,7 +142,7 @@ mod modelled {
     use core::ptr::NonNull;
     use std::any::Any;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
     /// Bytes that one checked cell stands for.
     const CELL: usize = 8;
@@ -157,6 +157,8 @@ mod modelled {
         unmaps: AtomicUsize,
         purges: AtomicUsize,
         cells: Vec<UnsafeCell<u64>>,
+        /// Cells in somebody's hands, so that a checker without race detection sees a second pair.
+        held: Vec<AtomicBool>,
         kept: Mutex<Vec<Box<dyn Any>>>,
     }
 
@@ -174,6 +176,7 @@ mod modelled {
                 unmaps: AtomicUsize::new(0),
                 purges: AtomicUsize::new(0),
                 cells: (0..WINDOWS * WINDOW / CELL).map(|_| UnsafeCell::new(0)).collect(),
+                held: (0..WINDOWS * WINDOW / CELL).map(|_| AtomicBool::new(false)).collect(),
                 kept: Mutex::new(Vec::new()),
             }
         }
@@ -185,6 +188,28 @@ mod modelled {
             for cell in &self.cells[first..first + bytes.div_ceil(CELL)] {
                 // SAFETY: checked by the model, which is the point.
                 cell.with_mut(|cell| unsafe { *cell += 1 });
+            }
+        }
+
+        /// Takes `bytes` of memory at `addr` into one's hands and uses them.
+        ///
+        /// # Panics
+        /// If they are in somebody's hands already.
+        pub fn hold(&self, addr: usize, bytes: usize) {
+            for held in &self.held[(addr - WINDOW) / CELL..][..bytes.div_ceil(CELL)] {
+                assert!(!held.swap(true, Relaxed), "{addr:#x} is in two hands");
+            }
+            self.touch(addr, bytes);
+        }
+
+        /// Uses memory that is in one's hands for the last time, before it is given back.
+        ///
+        /// # Panics
+        /// If it is not in anybody's hands.
+        pub fn release(&self, addr: usize, bytes: usize) {
+            self.touch(addr, bytes);
+            for held in &self.held[(addr - WINDOW) / CELL..][..bytes.div_ceil(CELL)] {
+                assert!(held.swap(false, Relaxed), "{addr:#x} is in nobody's hands");
             }
         }
     }
@@ -210,7 +235,8 @@ mod modelled {
 
         unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
             self.purges.fetch_add(1, Relaxed);
-            self.touch(at.addr().get(), bytes);
+            self.hold(at.addr().get(), bytes);
+            self.release(at.addr().get(), bytes);
             true
         }
 

@@ -120,8 +120,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// Gives `count` granules back. Dies if one of them is free already.
     pub fn give(&self, window: &Window<M>, first: Granule, count: usize) {
         self.counters.gives.fetch_add(1, Relaxed);
-        window.give(first, count, self.now());
-        self.tick();
+        let now = self.os.now_ms();
+        window.give(first, count, now as u32);
+        self.tick(now);
     }
 
     /// Claims the `extra` granules behind `end` if they are free.

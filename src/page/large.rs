@@ -86,15 +86,13 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 let addr = at.addr().get();
                 let Some(window) = self.find(addr) else { death::foreign_free(addr) };
                 let first = Granule::of(addr);
-                if !addr.is_multiple_of(GRANULE) {
-                    death::invalid_free(addr);
-                }
                 match window.usage(first) {
+                    Use::Large if !addr.is_multiple_of(GRANULE) => death::invalid_free(addr),
                     Use::Large if window.length(first) != count => death::wrong_class(addr),
                     Use::Large if window.unmark_large(first) => self.give(window, first, count),
                     Use::Large => death::double_free(addr),
                     Use::Span(_) => death::wrong_class(addr),
-                    Use::None => death::invalid_free(addr),
+                    Use::None => window.not_a_block(addr),
                 }
             }
             Some(Extent::Mapping { bytes, .. }) => {

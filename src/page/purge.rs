@@ -41,8 +41,7 @@ pub fn due_after(hugepage: Hugepage) -> u32 {
 
 impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// On slow paths: now and then, return what is due.
-    pub(super) fn tick(&self) {
-        let now = self.os.now_ms();
+    pub(super) fn tick(&self, now: u64) {
         let last = self.counters.last_tick.load(Relaxed);
         if now < last + TICK_MS {
             return;

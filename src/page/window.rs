@@ -378,6 +378,19 @@ impl<M> Window<M> {
         self.give_hugepages(first, count, 0);
     }
 
+    /// An address that is the start of no block was freed: dies by the name that fits.
+    #[cold]
+    pub fn not_a_block(&self, addr: usize) -> ! {
+        let granule = Granule::of(addr);
+        if !self.owns(granule.hugepage()) {
+            death::foreign_free(addr)
+        }
+        if self.look(granule.hugepage()).free & (1 << granule.bit()) != 0 {
+            death::double_free(addr)
+        }
+        death::invalid_free(addr)
+    }
+
     // ---- for the release policy and for reports ----
 
     /// Whether the hugepage is ours.

@@ -328,7 +328,7 @@ impl<O: Os> Spans<O> {
         match window.usage(Granule::of(addr)) {
             Use::Span(its) if its == class => window,
             Use::Span(_) | Use::Large => death::wrong_class(addr),
-            Use::None => death::double_free(addr),
+            Use::None => window.not_a_block(addr),
         }
     }
 }

@@ -100,7 +100,7 @@ impl Nodes {
 
     /// A node nobody has used; `None` when the system has no memory or all names are out.
     #[cold]
-    pub(super) fn make(&self, os: &impl Os) -> Option<Batch<'_>> {
+    pub fn make(&self, os: &impl Os) -> Option<Batch<'_>> {
         let mut made = self.made.load(Relaxed);
         loop {
             let slot = self.chunks.get(made as usize / CHUNK)?;

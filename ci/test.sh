@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# All tests, on a bare machine with the Rust toolchain and (for the peers) a C compiler.
+# Everything else it needs it installs. Named parts: ci/test.sh PART..., see `parts` below.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+parts=(rules format clippy docs debug release models instructions demo)
+
+# valgrind counts the instructions; the rest comes with cargo.
+need() {
+    command -v "$1" >/dev/null && return
+    local sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get update -qq && $sudo apt-get install -qqy "$1" >/dev/null
+}
+
+part_rules() { ci/rules.sh && ci/rules.sh --seeded; }
+part_format() { cargo fmt --all --check; }
+part_clippy() { cargo clippy --quiet --workspace --all-targets -- -D warnings; }
+part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p spandrel; }
+part_debug() { cargo test --quiet --workspace; }
+part_release() { cargo test --quiet --release -p spandrel; }
+part_models() { ci/models.sh; }
+# The number of instructions of the fast path is exact, so it is a test; times are not.
+part_instructions() {
+    need valgrind
+    cargo run --quiet --release -p peers -- --instructions --check --only same --only random1k
+}
+part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
+
+[ $# -gt 0 ] || set -- "${parts[@]}"
+for part in "$@"; do
+    declare -F "part_$part" >/dev/null || {
+        echo "ci/test.sh: no part '$part'; there are: ${parts[*]}" >&2
+        exit 2
+    }
+done
+for part in "$@"; do
+    echo "==== $part"
+    start=$SECONDS
+    "part_$part"
+    echo "==== $part: passed in $((SECONDS - start)) s"
+done
