@@ -1,0 +1,128 @@
+//! Building the workers, and running one.
+
+use std::{
+    collections::HashMap,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use indicatif::ProgressBar;
+use peers::{worker::Outcome, workloads::Workload};
+use serde_json::Value;
+
+use crate::{
+    allocators::{Allocator, SYSTEM},
+    cli::Plan,
+    profile::Profile,
+};
+
+/// Where each worker lies.
+pub struct Workers(HashMap<(&'static str, &'static str), PathBuf>);
+
+impl Workers {
+    /// The worker of `allocator` under `profile`.
+    pub fn path(&self, profile: Profile, allocator: &Allocator) -> &Path {
+        &self.0[&(profile.name(), allocator.worker)]
+    }
+}
+
+/// Which of a workload's twins to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twin {
+    /// On the worker's allocator.
+    Full,
+    /// The harness alone.
+    Empty,
+}
+
+/// How long to run it.
+#[derive(Clone, Copy, Debug)]
+pub enum Length {
+    /// About so many milliseconds.
+    Millis(u64),
+    /// Exactly so many rounds.
+    Rounds(u64),
+}
+
+/// The words a worker is started with.
+pub fn words(workload: &Workload, twin: Twin, length: Length) -> [String; 4] {
+    let twin = match twin {
+        Twin::Full => "full",
+        Twin::Empty => "empty",
+    };
+    let (unit, number) = match length {
+        Length::Millis(n) => ("millis", n),
+        Length::Rounds(n) => ("rounds", n),
+    };
+    [workload.name, twin, unit, &number.to_string()].map(str::to_owned)
+}
+
+/// Runs a worker to its end.
+pub fn run(path: &Path, workload: &Workload, twin: Twin, length: Length) -> Result<Outcome> {
+    let mut command = Command::new(path);
+    command.args(words(workload, twin, length));
+    let output = command.output().context("cannot start a worker")?;
+    parse(&output).with_context(|| format!("the worker failed: {command:?}"))
+}
+
+/// Reads what a worker printed.
+pub fn parse(output: &Output) -> Result<Outcome> {
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}\n{said}", output.status);
+    let line = String::from_utf8_lossy(&output.stdout);
+    Outcome::parse(&line).with_context(|| format!("it printed `{}`", line.trim_end()))
+}
+
+/// Builds every worker of the plan, and the one that runs the empty harness.
+///
+/// Without `debug = 0`, cargo tells snmalloc's build script `DEBUG=true`, and its C++ is a debug
+/// build.
+pub fn build(plan: &Plan) -> Result<Workers> {
+    let mut built = HashMap::new();
+    for &profile in &plan.profiles {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let mut cargo = command(plan, profile);
+        let mut child = cargo.spawn().context("cannot start cargo")?;
+        let stdout = child.stdout.take().expect("stdout is piped");
+        for line in BufReader::new(stdout).lines() {
+            let message: Value = serde_json::from_str(&line?).context("cargo's messages")?;
+            let Some(name) = message["target"]["name"].as_str() else {
+                continue;
+            };
+            bar.set_message(format!("building, {}: {name}", profile.title()));
+            let worker =
+                plan.allocators.iter().copied().chain([&SYSTEM]).find(|a| a.worker == name);
+            if let (Some(allocator), Some(path)) = (worker, message["executable"].as_str()) {
+                built.insert((profile.name(), allocator.worker), PathBuf::from(path));
+            }
+        }
+        bar.finish_and_clear();
+        if !child.wait()?.success() {
+            bail!("the workers do not build; the command was {cargo:?}");
+        }
+    }
+    Ok(Workers(built))
+}
+
+fn command(plan: &Plan, profile: Profile) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--package", "peers"])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
+        .args(["--no-default-features", "--profile", profile.name()])
+        .args(["--config", "profile.release.debug=0"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(["--bin", SYSTEM.worker])
+        .stdout(Stdio::piped());
+    for allocator in &plan.allocators {
+        cargo.args(["--bin", allocator.worker]);
+        if let Some(feature) = allocator.feature {
+            cargo.args(["--features", feature]);
+        }
+    }
+    cargo
+}
