@@ -36,7 +36,8 @@ impl<const TOPS: usize, const LEAVES: usize> Hints<TOPS, LEAVES> {
     /// Adds `index`, after the caller has made it true.
     pub fn insert(&self, index: usize) {
         let leaf = index / 64;
-        self.leaves[leaf].fetch_or(1 << (index % 64), Release);
+        let release = seed::weaken(Seed::InsertRelaxed, Release);
+        self.leaves[leaf].fetch_or(1 << (index % 64), release);
         self.tops[leaf / 64].fetch_or(1 << (leaf % 64), Release);
     }
 
@@ -44,7 +45,8 @@ impl<const TOPS: usize, const LEAVES: usize> Hints<TOPS, LEAVES> {
     pub fn remove(&self, index: usize, still_true: impl FnOnce() -> bool) {
         let leaf = index / 64;
         let bit = 1 << (index % 64);
-        if self.leaves[leaf].fetch_and(!bit, Acquire) & !bit == 0 {
+        let acquire = seed::weaken(Seed::RemoveRelaxed, Acquire);
+        if self.leaves[leaf].fetch_and(!bit, acquire) & !bit == 0 {
             self.retire_leaf(leaf);
         }
         if !seed::on(Seed::NoHintRecheck) && still_true() {
@@ -55,7 +57,8 @@ impl<const TOPS: usize, const LEAVES: usize> Hints<TOPS, LEAVES> {
     /// An empty leaf leaves the top level, by the same protocol.
     fn retire_leaf(&self, leaf: usize) {
         let bit = 1 << (leaf % 64);
-        self.tops[leaf / 64].fetch_and(!bit, Acquire);
+        let acquire = seed::weaken(Seed::TopRelaxed, Acquire);
+        self.tops[leaf / 64].fetch_and(!bit, acquire);
         if !seed::on(Seed::NoTopRecheck) && self.leaves[leaf].load(Acquire) != 0 {
             self.tops[leaf / 64].fetch_or(bit, Release);
         }

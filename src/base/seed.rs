@@ -21,6 +21,20 @@ pub enum Seed {
     LiveRisesLate,
     /// M2: a span that someone owns is reaped.
     ReapOwned,
+    /// M2: a span is owned without acquiring which bits its last owner cleared.
+    OwnRelaxed,
+    /// M2: live objects fall without releasing the last user's writes to who reaps the span.
+    SettleRelaxed,
+    /// M3: an owner lets go of a span without acquiring the bits that were given meanwhile.
+    LetGoRelaxed,
+    /// M3: an unlisted span that was searched in need stays listed, and no hint names it.
+    ListUnhinted,
+    /// M3: a hint is set without releasing what makes it true.
+    InsertRelaxed,
+    /// M3: a hint is cleared without acquiring what makes it true.
+    RemoveRelaxed,
+    /// M3: the same, one level up.
+    TopRelaxed,
     /// M3: a stale hint is cleared and the span is not looked at again.
     NoHintRecheck,
     /// M3: the upper level of a hint set is cleared and the lower one not looked at again.
@@ -29,6 +43,8 @@ pub enum Seed {
     BitsRelaxed,
     /// M4: a whole hugepage is promoted by a plain store where a compare-and-swap must decide.
     PromoteByStore,
+    /// M4: a hugepage is promoted without acquiring what the givers of its granules wrote.
+    PromoteRelaxed,
     /// M4: granules are returned without releasing what the last user wrote.
     GranulesRelaxed,
     /// M4: granules are claimed by a load and a store where a compare-and-swap must decide.
@@ -43,8 +59,16 @@ pub enum Seed {
     FindRelaxed,
     /// M6: a lost publication race does not fall back to the winner's window.
     PublishByStore,
+    /// M6: a window is listed without releasing what its publisher wrote.
+    ListRelaxed,
+    /// M6: memory is added to a window that its publisher has not put on the list yet.
+    NotListed,
     /// M7: pages are released without claiming them first.
     PurgeUnclaimed,
+    /// M7: a purged hugepage is noted as zero after it was given back.
+    CleanseLate,
+    /// M7: a hugepage goes into the map without releasing what its last holder wrote.
+    MapRelaxed,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
 }

@@ -309,7 +309,8 @@ impl<B: Objects> Caches<B> {
         };
         let more = sizing::cost(class, rungs)
             - if rungs == 0 { 0 } else { sizing::cost(class, rungs - 1) };
-        if owner.used + more > owner.budget {
+        // The first rung is free, also while a budget that has shrunk is overdrawn.
+        if more != 0 && owner.used + more > owner.budget {
             owner.denied = true;
             return capacity;
         }

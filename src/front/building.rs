@@ -6,10 +6,10 @@
 use crate::base::classes::Class;
 use crate::cache::{Caches, ThreadCache, slot};
 use crate::os::linux::Linux;
-use crate::page::PageHeap;
+use crate::page::{Large, PageHeap};
 use crate::span::{Objects, SpanTable, Spans};
 use crate::transfer::Transfer;
-use core::ptr::{self, NonNull};
+use core::ptr;
 
 /// The floors from top to ground.
 pub type Building = Caches<Transfer<Spans<Linux>>>;
@@ -64,14 +64,29 @@ pub unsafe fn give_slow(class: Class, object: *mut u8) {
     }
 }
 
-/// A block of whole granules or more, and whether it is zero.
+/// A block of whole granules or more, or null.
 #[cold]
 #[inline(never)]
-pub fn take_large(size: usize, align: usize) -> Option<(NonNull<u8>, bool)> {
-    let large = pages().large_alloc(size, align).or_else(|| {
+pub fn take_large(size: usize, align: usize) -> *mut u8 {
+    large(size, align).map_or(ptr::null_mut(), |large| large.at.as_ptr())
+}
+
+/// The same, all zero.
+#[cold]
+#[inline(never)]
+pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
+    let Some(large) = large(size, align) else { return ptr::null_mut() };
+    if !large.zeroed {
+        // SAFETY: a fresh block of at least this size.
+        unsafe { large.at.write_bytes(0, size) };
+    }
+    large.at.as_ptr()
+}
+
+fn large(size: usize, align: usize) -> Option<Large> {
+    pages().large_alloc(size, align).or_else(|| {
         // What waits between threads may end whole spans.
         BUILDING.below().flush();
         pages().large_alloc(size, align)
-    })?;
-    Some((large.at, large.zeroed))
+    })
 }

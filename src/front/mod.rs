@@ -9,9 +9,9 @@ mod realloc;
 use crate::base::classes::Class;
 use crate::cache::slot;
 use crate::observe::Stats;
-use building::{BUILDING, give_slow, pages, take_large, take_slow};
+use building::{BUILDING, give_slow, pages, take_large, take_large_zeroed, take_slow};
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 /// The allocator. Zero-sized; all its state is one static.
 ///
@@ -53,10 +53,7 @@ unsafe impl GlobalAlloc for Spandrel {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match Class::of(layout.size(), layout.align()) {
             Some(class) => take(class),
-            None => match take_large(layout.size(), layout.align()) {
-                Some((at, _)) => at.as_ptr(),
-                None => ptr::null_mut(),
-            },
+            None => take_large(layout.size(), layout.align()),
         }
     }
 
@@ -80,16 +77,7 @@ unsafe impl GlobalAlloc for Spandrel {
                 }
                 at
             }
-            None => match take_large(layout.size(), layout.align()) {
-                Some((at, zeroed)) => {
-                    if !zeroed {
-                        // SAFETY: a fresh block of at least this size.
-                        unsafe { at.write_bytes(0, layout.size()) };
-                    }
-                    at.as_ptr()
-                }
-                None => ptr::null_mut(),
-            },
+            None => take_large_zeroed(layout.size(), layout.align()),
         }
     }
 

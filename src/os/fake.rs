@@ -111,6 +111,11 @@ mod real {
             self.works() && unsafe { self.real.purge(at, bytes) }
         }
 
+        unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool {
+            // SAFETY: the caller's promise.
+            self.works() && unsafe { self.real.prefer_hugepages(at, bytes) }
+        }
+
         unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
             let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
             if !self.works() || new > room + old {
@@ -153,6 +158,7 @@ mod modelled {
     /// `std` atomics and a mutex, so that it adds no interleavings.
     pub struct Fake {
         whole_windows: bool,
+        starving: AtomicBool,
         next: AtomicUsize,
         unmaps: AtomicUsize,
         purges: AtomicUsize,
@@ -172,6 +178,7 @@ mod modelled {
         pub fn new(whole_windows: bool) -> Self {
             Self {
                 whole_windows,
+                starving: AtomicBool::new(false),
                 next: AtomicUsize::new(WINDOW),
                 unmaps: AtomicUsize::new(0),
                 purges: AtomicUsize::new(0),
@@ -184,11 +191,27 @@ mod modelled {
         /// Uses `bytes` of memory at `addr` as their holder may: a race if anyone else does so at
         /// the same time, or without an ordering in between.
         pub fn touch(&self, addr: usize, bytes: usize) {
+            self.each(addr, bytes, |cell| *cell += 1);
+        }
+
+        /// Whether memory in one's hands was not touched since it was mapped or purged.
+        pub fn is_zero(&self, addr: usize, bytes: usize) -> bool {
+            let mut zero = true;
+            self.each(addr, bytes, |cell| zero &= *cell == 0);
+            zero
+        }
+
+        fn each(&self, addr: usize, bytes: usize, mut f: impl FnMut(&mut u64)) {
             let first = (addr - WINDOW) / CELL;
             for cell in &self.cells[first..first + bytes.div_ceil(CELL)] {
                 // SAFETY: checked by the model, which is the point.
-                cell.with_mut(|cell| unsafe { *cell += 1 });
+                cell.with_mut(|cell| f(unsafe { &mut *cell }));
             }
+        }
+
+        /// Maps no more from now on.
+        pub fn starve(&self) {
+            self.starving.store(true, Relaxed);
         }
 
         /// Takes `bytes` of memory at `addr` into one's hands and uses them.
@@ -200,6 +223,12 @@ mod modelled {
                 assert!(!held.swap(true, Relaxed), "{addr:#x} is in two hands");
             }
             self.touch(addr, bytes);
+        }
+
+        /// The addresses of all cells in somebody's hands, eight bytes apart.
+        pub fn held(&self) -> Vec<usize> {
+            let held = self.held.iter().enumerate().filter(|(_, held)| held.load(Relaxed));
+            held.map(|(index, _)| WINDOW + index * CELL).collect()
         }
 
         /// Uses memory that is in one's hands for the last time, before it is given back.
@@ -220,7 +249,8 @@ mod modelled {
         }
 
         fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-            if !self.whole_windows && bytes > HUGEPAGE {
+            let too_long = !self.whole_windows && bytes > HUGEPAGE;
+            if too_long || self.starving.load(Relaxed) {
                 return None;
             }
             let at = self.next.load(Relaxed).next_multiple_of(align);
@@ -237,7 +267,12 @@ mod modelled {
             self.purges.fetch_add(1, Relaxed);
             self.hold(at.addr().get(), bytes);
             self.release(at.addr().get(), bytes);
+            self.each(at.addr().get(), bytes, |cell| *cell = 0);
             true
+        }
+
+        unsafe fn prefer_hugepages(&self, _: NonNull<u8>, _: usize) -> bool {
+            false
         }
 
         unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {

@@ -18,6 +18,7 @@ pub struct Linux {
     maps: AtomicU64,
     unmaps: AtomicU64,
     purges: AtomicU64,
+    advices: AtomicU64,
     remaps: AtomicU64,
     failures: AtomicU64,
 }
@@ -32,6 +33,7 @@ impl Linux {
             maps: AtomicU64::new(0),
             unmaps: AtomicU64::new(0),
             purges: AtomicU64::new(0),
+            advices: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             failures: AtomicU64::new(0),
         }
@@ -160,6 +162,15 @@ impl Os for Linux {
         .is_some()
     }
 
+    unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.call(&self.advices, || {
+            // SAFETY: advice about pages of our own; their contents stay.
+            (unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) } == 0)
+                .then_some(())
+        })
+        .is_some()
+    }
+
     unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
         let moved = self.call(&self.remaps, || {
             // SAFETY: the caller owns the old mapping and gives its addresses up on success.
@@ -193,6 +204,7 @@ impl Os for Linux {
             maps: self.maps.load(Relaxed),
             unmaps: self.unmaps.load(Relaxed),
             purges: self.purges.load(Relaxed),
+            advices: self.advices.load(Relaxed),
             remaps: self.remaps.load(Relaxed),
             failures: self.failures.load(Relaxed),
         }

@@ -6,6 +6,7 @@
 
 use super::map::PageMap;
 use super::window::Window;
+use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicU64, AtomicUsize};
 use crate::base::units::*;
@@ -15,6 +16,9 @@ use crossbeam_utils::CachePadded;
 
 /// The first step where a whole window cannot be had; it doubles with every success.
 const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
+
+/// From this hugepage of the first window on, the heap is large enough for hugepages: 32 MiB.
+const LARGE_HEAP: Hugepage = Hugepage(16);
 
 /// The page heap over one system. `M` is what the floor above keeps per window.
 #[derive(Debug)]
@@ -152,6 +156,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         for window in self.windows() {
             let order = order.saturating_sub(HUGEPAGE_ORDER);
             if let Some(hugepage) = window.claim_hugepages(order, hugepages) {
+                self.prefer_hugepages(window, hugepage);
                 let first = hugepage.granule(0);
                 let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
                 if tail != 0 {
@@ -162,6 +167,31 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             }
         }
         None
+    }
+
+    /// Once the heap is large, asks the system for hugepages behind the rest of the window. The
+    /// lowest are taken first, so the one just claimed tells how large the heap is; a small process
+    /// never gets there and pays for no page it does not touch.
+    fn prefer_hugepages(&self, window: &Window<M>, claimed: Hugepage) {
+        let from = if self.windows().next().is_some_and(|w| ptr::eq(w, window)) {
+            LARGE_HEAP
+        } else {
+            Hugepage(0)
+        };
+        // A window in pieces has gaps that are not ours to advise on.
+        let last = Hugepage(HUGEPAGES_PER_WINDOW as u32 - 1);
+        if claimed < from
+            || !window.advise_once()
+            || !window.owns(Hugepage(0))
+            || !window.owns(last)
+        {
+            return;
+        }
+        let at = window.address(from.granule(0));
+        if let Some(part) = NonNull::new(ptr::with_exposed_provenance_mut(at)) {
+            // SAFETY: a whole window is one mapping of ours.
+            unsafe { self.os.prefer_hugepages(part, window.base() + WINDOW - at) };
+        }
     }
 
     /// The last resort: no hints, every word.
@@ -228,6 +258,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// The window that holds `addr`, made and published if it is new.
     fn window_at(&self, addr: usize) -> Option<&Window<M>> {
         if let Some(window) = self.find(addr) {
+            if !seed::on(Seed::NotListed) {
+                self.map.list(window);
+            }
             return Some(window);
         }
         if !self.map.covers(addr) {

@@ -40,10 +40,11 @@ pub enum Extent {
 }
 
 impl Extent {
-    /// How a block of `size` bytes (at least 1) at `align` is held; `None` if no system could.
+    /// How a block of `size` bytes (0 is held like 1) at `align` is held; `None` if no system could.
     pub const fn of(size: usize, align: usize, page_size: usize) -> Option<Self> {
+        let size = if size == 0 { 1 } else { size };
         if size <= GRANULE << MAX_ORDER && align <= GRANULE << MAX_ORDER {
-            let count = granules_for(if size == 0 { 1 } else { size });
+            let count = granules_for(size);
             let (fits, aligned) = (order_for(count), order_for(granules_for(align)));
             let order = if fits > aligned { fits } else { aligned };
             return Some(Extent::Granules { count, order });
@@ -179,7 +180,9 @@ mod tests {
             of(above, 1),
             Some(Extent::Mapping { bytes: (128 << 20) + 4096, align: HUGEPAGE })
         );
-        assert_eq!(of(1, 1 << 30), Some(Extent::Mapping { bytes: 4096, align: 1 << 30 }));
+        for size in [0, 1] {
+            assert_eq!(of(size, 1 << 30), Some(Extent::Mapping { bytes: 4096, align: 1 << 30 }));
+        }
         assert_eq!(of(isize::MAX as usize, 1), None);
         assert_eq!(of(usize::MAX, 1), None);
     }

@@ -4,11 +4,11 @@
 //! initialisation. Windows are never unpublished.
 //!
 //! # Orderings
-//! `publish` releases a complete window, `find` and `iter` acquire it (model M6).
+//! `publish` and `list` release a complete window, `find` and `iter` acquire it (model M6).
 
 use crate::base::seed::{self, Seed};
-use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::base::sync::{AtomicPtr, AtomicUsize};
+use crate::base::sync::AtomicPtr;
+use crate::base::sync::Ordering::{AcqRel, Acquire, Release};
 use crate::base::units::{WINDOW_SHIFT, WINDOWS};
 use core::ptr::{self, NonNull};
 
@@ -17,9 +17,8 @@ use core::ptr::{self, NonNull};
 pub struct PageMap<W> {
     /// By number in the address space; null where none is. Any thread.
     table: [AtomicPtr<W>; WINDOWS],
-    /// In order of publication; null for a moment after `count` rose. Any thread.
+    /// In order of publication, without gaps. Any thread.
     list: [AtomicPtr<W>; WINDOWS],
-    count: AtomicUsize,
 }
 
 impl<W> PageMap<W> {
@@ -29,7 +28,6 @@ impl<W> PageMap<W> {
             Self {
                 table: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
                 list: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
-                count: AtomicUsize::new(0),
             }
         }
     }
@@ -48,6 +46,7 @@ impl<W> PageMap<W> {
     }
 
     /// Makes `window` the one that holds `addr`; if another thread was first, `Err` is its window.
+    /// Either is on the list afterwards.
     pub fn publish(&self, addr: usize, window: NonNull<W>) -> Result<(), &W> {
         let entry = &self.table[addr >> WINDOW_SHIFT];
         if seed::on(Seed::PublishByStore) {
@@ -57,19 +56,41 @@ impl<W> PageMap<W> {
             let lost = entry.compare_exchange(ptr::null_mut(), window.as_ptr(), success, Acquire);
             if let Err(winner) = lost {
                 // SAFETY: a non-null entry is a published window, which lives on.
-                return Err(unsafe { &*winner });
+                let winner = unsafe { &*winner };
+                self.list(winner);
+                return Err(winner);
             }
         }
-        // Every number is published at most once, so the list cannot overflow.
-        let slot = self.count.fetch_add(1, Relaxed);
-        self.list[slot].store(window.as_ptr(), Release);
+        // SAFETY: the caller's window is complete and lives on.
+        self.list(unsafe { window.as_ref() });
         Ok(())
+    }
+
+    /// Puts a published window on the list, unless it is there. Whoever adds memory to a window does
+    /// this first: its publisher may be stopped half way, and memory in a window that no search
+    /// comes by would be asked for again and again.
+    pub fn list(&self, window: &W) {
+        let new = ptr::from_ref(window).cast_mut();
+        // Every number is published at most once, so the list cannot overflow. Nobody passes an
+        // entry but one that holds another window for good, so no window is listed twice.
+        for entry in &self.list {
+            let mut there = entry.load(Acquire);
+            if there.is_null() {
+                let release = seed::weaken(Seed::ListRelaxed, Release);
+                match entry.compare_exchange(there, new, release, Acquire) {
+                    Ok(_) => return,
+                    Err(first) => there = first,
+                }
+            }
+            if there == new {
+                return;
+            }
+        }
     }
 
     /// All published windows, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &W> {
-        let count = self.count.load(Relaxed).min(WINDOWS);
-        self.list[..count].iter().filter_map(|entry| {
+        self.list.iter().map_while(|entry| {
             // SAFETY: as in `find`.
             unsafe { entry.load(Acquire).as_ref() }
         })

@@ -82,11 +82,14 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let at = NonNull::new(ptr::with_exposed_provenance_mut(addr));
         // SAFETY: the hugepage is ours by its bit in the map, and free memory has no contents.
         let purged = at.is_some_and(|at| unsafe { self.os.purge(at, HUGEPAGE) });
-        if purged {
+        if purged && !seed::on(Seed::CleanseLate) {
             window.cleanse(hugepage);
         }
         if !seed::on(Seed::PurgeUnclaimed) {
             window.give_hugepages(hugepage, 1, self.now());
+        }
+        if purged && seed::on(Seed::CleanseLate) {
+            window.cleanse(hugepage);
         }
         purged
     }

@@ -16,7 +16,7 @@ use crate::base::classes::Use;
 use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::seed::{self, Seed};
-use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicU8, AtomicU32, AtomicU64, UnsafeCell};
 use crate::base::units::*;
 
@@ -44,6 +44,8 @@ pub struct Window<M> {
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
     /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
     uses: [AtomicU8; GRANULES_PER_WINDOW],
+    /// 1 once the system was asked for hugepages here. Any thread; asking twice does no harm.
+    advised: AtomicU8,
     /// What the floor above knows of this window's granules.
     pub above: M,
 }
@@ -80,6 +82,7 @@ impl<M> Window<M> {
                 freed_at: array![AtomicU32::new(0); HUGEPAGES_PER_WINDOW],
                 lengths: array![AtomicU32::new(0); GRANULES_PER_WINDOW],
                 uses: array![AtomicU8::new(0); GRANULES_PER_WINDOW],
+                advised: AtomicU8::new(0),
                 above,
             }
         }
@@ -220,8 +223,11 @@ impl<M> Window<M> {
         let word = &self.free[hugepage.index()];
         if seed::on(Seed::PromoteByStore) {
             word.store(0, Release);
-        } else if word.compare_exchange(WHOLE, 0, AcqRel, Relaxed).is_err() {
-            return;
+        } else {
+            let acquire = seed::weaken(Seed::PromoteRelaxed, Acquire);
+            if word.compare_exchange(WHOLE, 0, acquire, Relaxed).is_err() {
+                return;
+            }
         }
         self.freed_at[hugepage.index()].store(now, Relaxed);
         self.set_map(hugepage.index(), 1);
@@ -276,7 +282,8 @@ impl<M> Window<M> {
             let bit = at % HUGEPAGES_PER_MAP_WORD;
             let here = (HUGEPAGES_PER_MAP_WORD - bit).min(first + count - at);
             let mask = bit_range(bit as u32, here);
-            let old = self.map[at / HUGEPAGES_PER_MAP_WORD].fetch_or(mask, Release);
+            let release = seed::weaken(Seed::MapRelaxed, Release);
+            let old = self.map[at / HUGEPAGES_PER_MAP_WORD].fetch_or(mask, release);
             if old & mask != 0 {
                 let twice = at - bit + (old & mask).trailing_zeros() as usize;
                 death::double_free(self.address(Hugepage(twice as u32).granule(0)));
@@ -391,6 +398,11 @@ impl<M> Window<M> {
         death::invalid_free(addr)
     }
 
+    /// Whether the caller is the first to find that hugepages would do good here.
+    pub(super) fn advise_once(&self) -> bool {
+        self.advised.load(Relaxed) == 0 && self.advised.swap(1, Relaxed) == 0
+    }
+
     // ---- for the release policy and for reports ----
 
     /// Whether the hugepage is ours.
@@ -409,6 +421,40 @@ impl<M> Window<M> {
         let dirty = self.dirty[hugepage.index()].load(Relaxed);
         let freed_at = self.freed_at[hugepage.index()].load(Relaxed);
         HugepageView { whole, free, clean: free & !dirty, freed_at }
+    }
+
+    /// Checks the books while nobody takes or gives: every granule is in one place, every whole
+    /// hugepage is in the map, every free run has its hint, nothing free is in use. Answers how many
+    /// granules are free, or where the books do not balance.
+    pub fn check(&self) -> Result<usize, (Granule, &'static str)> {
+        let mut total = 0;
+        for index in 0..HUGEPAGES_PER_WINDOW {
+            let hugepage = Hugepage(index as u32);
+            let word = self.free[index].load(Acquire);
+            let view = self.look(hugepage);
+            let broken = if view.whole && word != 0 {
+                Some("granules are free in their word and in the map")
+            } else if view.free != 0 && !self.owns(hugepage) {
+                Some("granules are free that are not ours")
+            } else if word == WHOLE {
+                Some("a whole hugepage is not in the map")
+            } else {
+                let runs = (0..HUGEPAGE_ORDER as usize).filter(|k| orders(word) & (1 << k) != 0);
+                let unnamed = runs.filter(|&k| !self.orders[k].contains(index)).count();
+                (unnamed != 0).then_some("no hint names a free run")
+            };
+            if let Some(broken) = broken {
+                return Err((hugepage.granule(0), broken));
+            }
+            let used = (0..GRANULES_PER_HUGEPAGE as u32)
+                .filter(|bit| view.free & (1 << bit) != 0)
+                .find(|&bit| self.usage(hugepage.granule(bit)) != Use::None);
+            if let Some(bit) = used {
+                return Err((hugepage.granule(bit), "a free granule is in use"));
+            }
+            total += view.free.count_ones() as usize;
+        }
+        Ok(total)
     }
 }
 

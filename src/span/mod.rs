@@ -111,6 +111,56 @@ impl<O: Os> Spans<O> {
         }
     }
 
+    /// Checks the books while nobody takes or gives: in every span `live` and the free bits add up
+    /// to its objects, no span is owned or empty, and those with free objects are found by their
+    /// hints; and the books of the page heap balance. Answers how many objects are not free, or
+    /// where the books do not balance.
+    pub fn check(&self) -> Result<usize, (Granule, &'static str)> {
+        let (mut spans, mut outstanding) = (0, 0);
+        for window in self.pages.windows() {
+            window.check()?;
+            for index in 0..GRANULES_PER_WINDOW {
+                let first = Granule(index as u32);
+                let Use::Span(class) = window.usage(first) else {
+                    continue;
+                };
+                let shape = class.shape();
+                if index % (1 << shape.span_order) != 0 {
+                    continue;
+                }
+                let span = Span { window, first, class };
+                let state = span.state(Acquire);
+                let free: u32 =
+                    span.bits().iter().map(|word| word.load(Acquire).count_ones()).sum();
+                let broken = if !state.serves(class) {
+                    Some("a class byte names no living span")
+                } else if state.owned() {
+                    Some("a span is owned by nobody")
+                } else if state.live() + free != shape.objects {
+                    Some("live and free objects do not add up")
+                } else if state.live() == 0 {
+                    Some("an empty span is not returned")
+                } else if !state.listed() && free >= worth_listing(shape.objects) {
+                    Some("free objects are not listed")
+                } else if state.listed() && !span.hints().contains(index) {
+                    Some("no hint names a listed span")
+                } else {
+                    None
+                };
+                if let Some(broken) = broken {
+                    return Err((first, broken));
+                }
+                spans += 1;
+                outstanding += state.live() as usize;
+            }
+        }
+        let counts = self.counts();
+        if counts.begun - counts.died != spans {
+            return Err((Granule(0), "spans begun and died do not add up"));
+        }
+        Ok(outstanding)
+    }
+
     // ---- take ----
 
     /// From spans that hints name.
@@ -188,6 +238,10 @@ impl<O: Os> Spans<O> {
                     && window.usage(span.first) == Use::Span(class)
                     && matches!(self.own(span, true), Owning::Mine)
                 {
+                    // Owning listed it, and whoever gives to a listed span leaves the hint alone.
+                    if !seed::on(Seed::ListUnhinted) {
+                        span.hints().insert(index);
+                    }
                     got += self.draw(span, &mut out[got..]);
                     self.let_go(span);
                 }
@@ -204,7 +258,8 @@ impl<O: Os> Spans<O> {
                 Offer::Busy => return Owning::Busy,
                 Offer::None => return Owning::Nothing,
             };
-            match span.word().compare_exchange_weak(state.0, owned.0, Acquire, Relaxed) {
+            let success = seed::weaken(Seed::OwnRelaxed, Acquire);
+            match span.word().compare_exchange_weak(state.0, owned.0, success, Relaxed) {
                 Ok(_) => return Owning::Mine,
                 Err(now) => state = State(now),
             }
@@ -241,7 +296,8 @@ impl<O: Os> Spans<O> {
     /// The owner is done: to the page heap if everything came home, unlisted if full, listed
     /// otherwise. Any give in between changes the word, fails the exchange and is seen.
     fn let_go(&self, span: Span<'_>) {
-        let mut state = span.state(Acquire);
+        let acquire = seed::weaken(Seed::LetGoRelaxed, Acquire);
+        let mut state = span.state(acquire);
         loop {
             let empty = state.live() == 0;
             let full = !empty && span.bits().iter().all(|word| word.load(Relaxed) == 0);
@@ -252,7 +308,7 @@ impl<O: Os> Spans<O> {
             } else {
                 state.released()
             };
-            match span.word().compare_exchange_weak(state.0, next.0, AcqRel, Acquire) {
+            match span.word().compare_exchange_weak(state.0, next.0, AcqRel, acquire) {
                 Ok(_) if empty => return self.bury(span),
                 Ok(_) if full => {
                     return span.hints().remove(span.first.index(), || {
@@ -282,7 +338,8 @@ impl<O: Os> Spans<O> {
     /// `count` bits of the span were set: they are not live any more, which may end the span or make
     /// it worth listing.
     fn settle(&self, span: Span<'_>, count: usize) {
-        let before = span.word().fetch_sub(count as u64, AcqRel);
+        let order = seed::weaken(Seed::SettleRelaxed, AcqRel);
+        let before = span.word().fetch_sub(count as u64, order);
         let mut state = State(before - count as u64);
         let generation = state.generation();
         let shape = span.class.shape();

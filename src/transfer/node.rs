@@ -86,6 +86,8 @@ impl Nodes {
     pub(super) fn node(&self, id: NodeId) -> &Node {
         let index = id.0.get() as usize - 1;
         let chunk = self.chunks[index / CHUNK].load(Acquire);
+        #[cfg(spandrel_model)]
+        assert!(!chunk.is_null(), "a node's name is known before its chunk is");
         // SAFETY: a name is handed out after its chunk was published, and chunks are never unmapped.
         unsafe { &(*chunk).0[index % CHUNK] }
     }
