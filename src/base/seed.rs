@@ -53,6 +53,8 @@ pub enum Seed {
     OfferEarly,
     /// M5: a cache is adopted without acquiring what its last owner wrote.
     AdoptRelaxed,
+    /// M5: a report believes the two ends of a bin that it read one after the other.
+    TornReport,
     /// M6: a window is published before it is complete.
     PublishRelaxed,
     /// M6: a window is looked up without acquiring what its publisher wrote.

@@ -10,7 +10,7 @@ pub mod sizing;
 #[cfg(not(spandrel_model))]
 pub mod slot;
 
-use crate::base::classes::{CLASSES, Class};
+use crate::base::classes::{CLASSES, Class, STRIDE};
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, UnsafeCell};
@@ -109,8 +109,19 @@ impl ThreadCache {
     /// The bin of a class.
     #[inline(always)]
     pub fn bin(&self, class: Class) -> &Bin {
-        // SAFETY: a class's index is below CLASSES, the number of bins.
-        unsafe { self.bins.get_unchecked(class.index()) }
+        const { assert!(size_of::<Bin>() == STRIDE) };
+        // SAFETY: there is a bin for every class, STRIDE bytes apart.
+        unsafe { &*self.bins.as_ptr().byte_add(class.offset()) }
+    }
+
+    /// Objects its bin of a class holds, for reports: exact while its owner rests, and never more
+    /// than the bin has room for.
+    pub fn held(&self, class: Class) -> usize {
+        self.bin(class).len().min(if seed::on(Seed::TornReport) {
+            usize::MAX
+        } else {
+            sizing::longest(class)
+        })
     }
 
     /// Whether a thread owns it.

@@ -83,6 +83,11 @@ pub fn rung(class: Class, index: usize) -> Option<Rung> {
     (capacity != 0).then_some(Rung { offset, capacity })
 }
 
+/// No bin of `class` holds more objects than this.
+pub fn longest(class: Class) -> usize {
+    4 * class.batch()
+}
+
 /// Bytes of budget that a bin on rung `index` uses.
 pub fn cost(class: Class, index: usize) -> u32 {
     let first = LADDERS[class.index()][0] as usize;

@@ -56,7 +56,7 @@ pub fn take_slow(class: Class) -> *mut u8 {
 /// `object` is of this class and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub unsafe fn give_slow(class: Class, object: *mut u8) {
+pub unsafe fn give_slow(object: *mut u8, class: Class) {
     match own_cache() {
         // SAFETY: the cache is the running thread's, and the object is given up.
         Some(cache) => unsafe { BUILDING.spill(cache, class, object) },

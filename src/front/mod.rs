@@ -37,12 +37,12 @@ fn take(class: Class) -> *mut u8 {
 }
 
 #[inline(always)]
-fn give(class: Class, object: *mut u8) {
+fn give(object: *mut u8, class: Class) {
     // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
     // object of this class.
     if !unsafe { slot::current().bin(class).push(object) } {
         // SAFETY: as above.
-        unsafe { give_slow(class, object) };
+        unsafe { give_slow(object, class) };
     }
 }
 
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Spandrel {
     #[inline]
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         match Class::of(layout.size(), layout.align()) {
-            Some(class) => give(class, at),
+            Some(class) => give(at, class),
             // SAFETY: the caller gives up a block it got for this layout.
             None => unsafe { give_large(at, layout) },
         }

@@ -184,7 +184,7 @@ impl Stats {
         (self.floors.caches, self.floors.idle_caches) = building.registry().counts();
         for cache in building.registry().iter() {
             for class in Class::all() {
-                let objects = cache.bin(class).len();
+                let objects = cache.held(class);
                 self.classes[class.index()].cached += objects;
                 self.cached += objects * class.size();
             }
