@@ -54,8 +54,19 @@ pub struct Shape {
     pub objects: u32,
     /// Objects that travel together between the floors.
     pub batch: u32,
-    /// `offset * reciprocal >> 32 == offset / size` for every offset in a span.
-    pub reciprocal: u32,
+    /// `offset * reciprocal >> RECIPROCAL_SHIFT == offset / size` for every offset in a span.
+    reciprocal: u64,
+}
+
+/// With 32 bits the quotient of some offsets inside the largest objects is one too high.
+const RECIPROCAL_SHIFT: u32 = 40;
+
+impl Shape {
+    /// The index of the object that holds the byte at `offset`, an offset in a span.
+    #[inline(always)]
+    pub const fn index_of(&self, offset: usize) -> u32 {
+        ((offset as u64 * self.reciprocal) >> RECIPROCAL_SHIFT) as u32
+    }
 }
 
 const fn shape(size: u32) -> Shape {
@@ -87,7 +98,7 @@ const fn shape(size: u32) -> Shape {
     } else {
         batch
     };
-    let reciprocal = (1u64 << 32).div_ceil(size as u64) as u32;
+    let reciprocal = (1u64 << RECIPROCAL_SHIFT).div_ceil(size as u64);
     Shape { size, span_order: order, objects: best as u32, batch: batch as u32, reciprocal }
 }
 
@@ -312,9 +323,8 @@ mod tests {
     fn reciprocal_is_exact_for_every_offset() {
         for class in Class::all() {
             let shape = class.shape();
-            for offset in 0..class.span_bytes() as u64 {
-                let quotient = (offset * u64::from(shape.reciprocal)) >> 32;
-                assert_eq!(quotient, offset / u64::from(shape.size), "{class:?} at {offset}");
+            for offset in 0..class.span_bytes() {
+                assert_eq!(shape.index_of(offset) as usize, offset / class.size(), "{class:?}");
             }
         }
     }

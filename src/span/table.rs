@@ -108,9 +108,9 @@ impl<'a> Span<'a> {
     #[inline]
     pub(super) fn index_of(&self, start: usize, addr: usize) -> u32 {
         let shape = self.class.shape();
-        let offset = (addr - start) as u64;
-        let index = ((offset * u64::from(shape.reciprocal)) >> 32) as u32;
-        if u64::from(index) * u64::from(shape.size) != offset || index >= shape.objects {
+        let offset = addr - start;
+        let index = shape.index_of(offset);
+        if index as usize * self.class.size() != offset || index >= shape.objects {
             death::invalid_free(addr);
         }
         index
