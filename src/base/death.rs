@@ -5,8 +5,8 @@
 //! |---|---|
 //! | [`double_free`] | spans (a bit that is already free), page heap (a granule that is already free) |
 //! | [`invalid_free`] | spans: an address inside an object; page heap: not the start of a large block |
-//! | [`foreign_free`] | an address that no window of ours holds |
-//! | [`wrong_class`] | spans: the object belongs to another size class than the `Layout` says |
+//! | [`foreign_free`] | spans, page heap: an address that no window of ours holds |
+//! | [`wrong_class`] | spans, page heap: the block is of another class or length than the `Layout` says |
 //!
 //! None of them is reached by a failure of the system: that is a null pointer.
 

@@ -21,6 +21,8 @@ pub enum Seed {
     LiveRisesLate,
     /// M2: a span that someone owns is reaped.
     ReapOwned,
+    /// M2: a span begins without releasing which of its bits are free.
+    BeginRelaxed,
     /// M2: a span is owned without acquiring which bits its last owner cleared.
     OwnRelaxed,
     /// M2: live objects fall without releasing the last user's writes to who reaps the span.
@@ -47,6 +49,8 @@ pub enum Seed {
     PromoteRelaxed,
     /// M4: granules are returned without releasing what the last user wrote.
     GranulesRelaxed,
+    /// M4: the granules behind a block are claimed without acquiring what their last holder wrote.
+    ExtendRelaxed,
     /// M4: granules are claimed by a load and a store where a compare-and-swap must decide.
     ClaimByStore,
     /// M5: a cache is offered for adoption before its owner has finished with it.

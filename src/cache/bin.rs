@@ -187,3 +187,51 @@ impl Bound {
         unsafe { self.0.get().write_volatile(to) }
     }
 }
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    /// Objects that are only names: nothing may look behind them.
+    fn object(n: usize) -> *mut u8 {
+        ptr::without_provenance_mut(n * 8)
+    }
+
+    fn pop(bin: &Bin) -> Option<usize> {
+        // SAFETY: the test owns the bin.
+        unsafe { bin.pop() }.map(|object| object.addr() / 8)
+    }
+
+    fn push(bin: &Bin, n: usize) -> bool {
+        // SAFETY: the test owns the bin, and the object is nobody's.
+        unsafe { bin.push(object(n)) }
+    }
+
+    #[test]
+    fn a_pinned_bin_sends_every_call_the_slow_way() {
+        let bin = Bin::new();
+        assert_eq!((pop(&bin), push(&bin, 1), bin.len(), bin.marked()), (None, false, 0, 0));
+        // SAFETY: the test owns the bin.
+        assert!(unsafe { bin.objects() }.is_empty());
+    }
+
+    #[test]
+    fn last_in_first_out_between_its_bounds() {
+        let (mut small, mut large) = ([ptr::null_mut(); 4], [ptr::null_mut(); 8]);
+        let bin = Bin::new();
+        // SAFETY: the arrays outlive the bin's use of them, which is this function's.
+        unsafe { bin.set_array(small.as_mut_ptr(), 4) };
+        assert!((1..=4).all(|n| push(&bin, n)) && !push(&bin, 5));
+        assert_eq!((bin.len(), pop(&bin)), (4, Some(4)));
+        // A longer array takes over what is there.
+        // SAFETY: as above.
+        unsafe { bin.set_array(large.as_mut_ptr(), 8) };
+        assert!((4..=8).all(|n| push(&bin, n)) && !push(&bin, 9));
+        // The mark sends allocations the slow way before the bin is empty.
+        bin.mark(6);
+        assert_eq!((bin.marked(), pop(&bin), pop(&bin), pop(&bin)), (6, Some(8), Some(7), None));
+        bin.mark(0);
+        assert!((1..=6).rev().all(|n| pop(&bin) == Some(n)));
+        assert_eq!((pop(&bin), bin.is_empty()), (None, true));
+    }
+}

@@ -10,7 +10,7 @@ pub mod sizing;
 #[cfg(not(spandrel_model))]
 pub mod slot;
 
-use crate::base::classes::{CLASSES, Class, STRIDE};
+use crate::base::classes::{CLASSES, Class};
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, UnsafeCell};
@@ -109,9 +109,16 @@ impl ThreadCache {
     /// The bin of a class.
     #[inline(always)]
     pub fn bin(&self, class: Class) -> &Bin {
-        const { assert!(size_of::<Bin>() == STRIDE) };
-        // SAFETY: there is a bin for every class, STRIDE bytes apart.
-        unsafe { &*self.bins.as_ptr().byte_add(class.offset()) }
+        // A checker's atomics have their own size.
+        #[cfg(spandrel_model)]
+        return &self.bins[class.index()];
+        #[cfg(not(spandrel_model))]
+        {
+            use crate::base::classes::STRIDE;
+            const { assert!(size_of::<Bin>() == STRIDE) };
+            // SAFETY: there is a bin for every class, STRIDE bytes apart.
+            unsafe { &*self.bins.as_ptr().byte_add(class.offset()) }
+        }
     }
 
     /// Objects its bin of a class holds, for reports: exact while its owner rests, and never more
@@ -367,6 +374,7 @@ impl<B: Objects> Caches<B> {
             return;
         }
         owner.calls = 0;
+        self.below.tick();
         add(&cache.counters.sweeps, 1);
         for class in Class::all() {
             let bin = cache.bin(class);

@@ -87,3 +87,26 @@ impl Default for Registry {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_cache_is_adopted_once() {
+        let registry = Registry::new();
+        assert!(registry.adopt().is_none());
+        let caches: Vec<_> = (0..3).map(|_| &*Box::leak(Box::new(ThreadCache::new()))).collect();
+        caches.iter().for_each(|&cache| registry.add(NonNull::from(cache)));
+        assert_eq!(registry.counts(), (3, 0));
+        assert!(
+            registry.iter().map(ptr::from_ref).eq(caches.iter().rev().map(|&c| ptr::from_ref(c)))
+        );
+        assert!(registry.adopt().is_none(), "all of them are in use");
+        registry.offer(caches[1]);
+        assert!(!caches[1].in_use());
+        assert!(registry.adopt().is_some_and(|cache| ptr::eq(cache, caches[1])));
+        assert!(caches[1].in_use() && registry.adopt().is_none());
+        assert_eq!(registry.counts(), (3, 0));
+    }
+}

@@ -5,11 +5,12 @@
 
 use crate::base::classes::Class;
 use crate::cache::{Caches, ThreadCache, slot};
+use crate::os::Os;
 use crate::os::linux::Linux;
-use crate::page::{Large, PageHeap};
+use crate::page::{Extent, PageHeap};
 use crate::span::{Objects, SpanTable, Spans};
 use crate::transfer::Transfer;
-use core::ptr;
+use core::ptr::{self, NonNull};
 
 /// The floors from top to ground.
 pub type Building = Caches<Transfer<Spans<Linux>>>;
@@ -40,14 +41,32 @@ pub fn own_cache() -> Option<&'static ThreadCache> {
 #[cold]
 #[inline(never)]
 pub fn take_slow(class: Class) -> *mut u8 {
-    match own_cache() {
+    let object = match own_cache() {
         Some(cache) => BUILDING.refill(cache, class),
-        None => {
-            let mut one = [ptr::null_mut()];
-            spans().take(class, &mut one);
-            one[0]
-        }
+        None => take_one(class),
+    };
+    if object.is_null() {
+        reclaim();
+        return take_one(class);
     }
+    object
+}
+
+/// An object from between the threads, for a thread without bins.
+fn take_one(class: Class) -> *mut u8 {
+    let mut one = [ptr::null_mut()];
+    BUILDING.below().take(class, &mut one);
+    one[0]
+}
+
+/// Before the answer is null: what this thread keeps and what waits between threads goes back to
+/// the spans, and may end some.
+#[cold]
+fn reclaim() {
+    if let Some(cache) = own_cache() {
+        BUILDING.empty(cache);
+    }
+    BUILDING.below().flush();
 }
 
 /// Takes an object back from a thread whose bin is full, or which has no bins.
@@ -68,25 +87,26 @@ pub unsafe fn give_slow(object: *mut u8, class: Class) {
 #[cold]
 #[inline(never)]
 pub fn take_large(size: usize, align: usize) -> *mut u8 {
-    large(size, align).map_or(ptr::null_mut(), |large| large.at.as_ptr())
+    large(size, align, false)
 }
 
 /// The same, all zero.
 #[cold]
 #[inline(never)]
 pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
-    let Some(large) = large(size, align) else { return ptr::null_mut() };
-    if !large.zeroed {
-        // SAFETY: a fresh block of at least this size.
-        unsafe { large.at.write_bytes(0, size) };
-    }
-    large.at.as_ptr()
+    large(size, align, true)
 }
 
-fn large(size: usize, align: usize) -> Option<Large> {
-    pages().large_alloc(size, align).or_else(|| {
-        // What waits between threads may end whole spans.
-        BUILDING.below().flush();
-        pages().large_alloc(size, align)
-    })
+fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
+    let block = pages().large_alloc(size, align, zero).or_else(|| {
+        // Spans never make room for a mapping, let alone for what no system has.
+        match Extent::of(size, align, pages().os().page_size()) {
+            Some(Extent::Granules { .. }) => {
+                reclaim();
+                pages().large_alloc(size, align, zero)
+            }
+            _ => None,
+        }
+    });
+    block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }

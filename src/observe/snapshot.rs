@@ -33,7 +33,8 @@ pub struct Stats {
     pub free_in_spans: usize,
     /// Free granules with memory behind them.
     pub free_granules: usize,
-    /// Free granules without memory behind them: never touched, or returned to the system.
+    /// Free granules that read as zero: never touched, or returned to the system. No memory is behind
+    /// them, unless a hugepage was put behind their neighbours.
     pub returned: usize,
     /// The allocator's own records, as mapped; most of it is never touched.
     pub metadata: usize,
@@ -122,7 +123,7 @@ impl Stats {
             stats.live += class.live * class.size;
         }
         stats.metadata = page.metadata + building.metadata() + transfer.metadata();
-        stats.stranded = page.stranded;
+        stats.stranded = page.stranded + os.untrimmed;
         stats.mapped = os.mapped;
         stats.floors.span = spans.counts();
         stats.floors.page = page;

@@ -27,7 +27,7 @@ impl fmt::Display for Stats {
             ("in transfer", self.in_transfer, "free, between threads"),
             ("free in spans", self.free_in_spans, "free objects and tails"),
             ("free granules", self.free_granules, "free, with memory behind"),
-            ("returned", self.returned, "free, without memory behind"),
+            ("returned", self.returned, "free, never touched or given back"),
             ("metadata", self.metadata, "the allocator's own, as mapped"),
             ("stranded", self.stranded, "refused by the system"),
         ];

@@ -21,6 +21,7 @@ pub struct Linux {
     advices: AtomicU64,
     remaps: AtomicU64,
     failures: AtomicU64,
+    untrimmed: AtomicUsize,
 }
 
 impl Linux {
@@ -36,6 +37,7 @@ impl Linux {
             advices: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            untrimmed: AtomicUsize::new(0),
         }
     }
 
@@ -89,6 +91,13 @@ impl Linux {
         done.is_some()
     }
 
+    /// Unmaps what a mapping has too much, or counts it where the system refuses.
+    fn trim(&self, at: usize, bytes: usize) {
+        if !self.munmap(at, bytes) {
+            self.untrimmed.fetch_add(bytes, Relaxed);
+        }
+    }
+
     /// The key whose destructor is `hook`; the first to ask makes it, a loser deletes its own.
     fn key(&self, hook: unsafe extern "C" fn(*mut u8)) -> Option<libc::pthread_key_t> {
         let known = self.exit_key.load(Acquire);
@@ -139,13 +148,13 @@ impl Os for Linux {
             if at.is_multiple_of(align) {
                 return NonNull::new(ptr::with_exposed_provenance_mut(at));
             }
-            self.munmap(at, bytes);
+            self.trim(at, bytes);
         }
         let room = bytes.checked_add(align - page)?;
         let at = self.mmap(room)?;
         let aligned = at.next_multiple_of(align);
-        self.munmap(at, aligned - at);
-        self.munmap(aligned + bytes, at + room - (aligned + bytes));
+        self.trim(at, aligned - at);
+        self.trim(aligned + bytes, at + room - (aligned + bytes));
         NonNull::new(ptr::with_exposed_provenance_mut(aligned))
     }
 
@@ -207,6 +216,7 @@ impl Os for Linux {
             advices: self.advices.load(Relaxed),
             remaps: self.remaps.load(Relaxed),
             failures: self.failures.load(Relaxed),
+            untrimmed: self.untrimmed.load(Relaxed),
         }
     }
 }

@@ -103,4 +103,6 @@ pub struct OsCounts {
     pub remaps: u64,
     /// Calls that failed.
     pub failures: u64,
+    /// Of `mapped`: what was mapped too much to reach an alignment, and the system would not take back.
+    pub untrimmed: usize,
 }

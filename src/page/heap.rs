@@ -36,6 +36,7 @@ pub(super) struct PageCounters {
     pub(super) takes: AtomicU64,
     pub(super) gives: AtomicU64,
     pub(super) grows: AtomicU64,
+    pub(super) hugepages: AtomicU64,
     pub(super) last_resorts: AtomicU64,
     pub(super) metadata: AtomicUsize,
     pub(super) huge: AtomicUsize,
@@ -75,6 +76,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                     takes: AtomicU64::new(0),
                     gives: AtomicU64::new(0),
                     grows: AtomicU64::new(0),
+                    hugepages: AtomicU64::new(0),
                     last_resorts: AtomicU64::new(0),
                     metadata: AtomicUsize::new(0),
                     huge: AtomicUsize::new(0),
@@ -106,19 +108,34 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// Claims `count` granules at a multiple of 2^order granules; `count <= 1 << order <= MAX_ORDER`.
     /// `None` when neither the heap nor the system has them.
     pub fn take(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
+        let (window, first) = self.claim(order, count)?;
+        let zeroed = window.soil(first, count, |_, _| {});
+        Some(Run { window, first, zeroed })
+    }
+
+    /// The same, and all of it reads as zero: what may hold something else is cleared.
+    pub fn take_zeroed(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
+        let (window, first) = self.claim(order, count)?;
+        window.soil(first, count, |first, count| {
+            let at: *mut u8 = ptr::with_exposed_provenance_mut(window.address(first));
+            // SAFETY: these granules were claimed above.
+            unsafe { at.write_bytes(0, count * GRANULE) };
+        });
+        Some(Run { window, first, zeroed: true })
+    }
+
+    fn claim(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
         debug_assert!(count <= 1 << order && order <= MAX_ORDER);
         self.counters.takes.fetch_add(1, Relaxed);
-        let (window, first) = loop {
+        loop {
             if let Some(found) = self.find_free(order, count) {
-                break found;
+                return Some(found);
             }
             if !self.grow(order) {
                 self.counters.last_resorts.fetch_add(1, Relaxed);
-                break self.scan(order, count)?;
+                return self.scan(order, count);
             }
-        };
-        let zeroed = window.soil(first, count);
-        Some(Run { window, first, zeroed })
+        }
     }
 
     /// Gives `count` granules back. Dies if one of them is free already.
@@ -133,7 +150,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     pub(super) fn extend(&self, window: &Window<M>, end: Granule, extra: usize) -> bool {
         let fits = end.index() + extra <= GRANULES_PER_WINDOW;
         if fits && window.claim_exactly(end, extra, self.now()) {
-            window.soil(end, extra);
+            window.soil(end, extra, |_, _| {});
             return true;
         }
         false
@@ -156,6 +173,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         for window in self.windows() {
             let order = order.saturating_sub(HUGEPAGE_ORDER);
             if let Some(hugepage) = window.claim_hugepages(order, hugepages) {
+                self.counters.hugepages.fetch_add(hugepages as u64, Relaxed);
                 self.prefer_hugepages(window, hugepage);
                 let first = hugepage.granule(0);
                 let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
@@ -180,11 +198,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         };
         // A window in pieces has gaps that are not ours to advise on.
         let last = Hugepage(HUGEPAGES_PER_WINDOW as u32 - 1);
-        if claimed < from
-            || !window.advise_once()
-            || !window.owns(Hugepage(0))
-            || !window.owns(last)
-        {
+        let whole = window.owns(Hugepage(0)) && window.owns(last);
+        if claimed < from || !whole || !window.advise_once() {
             return;
         }
         let at = window.address(from.granule(0));
@@ -199,7 +214,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     fn scan(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
         for window in self.windows() {
             let order = order.min(HUGEPAGE_ORDER);
-            if let Some(first) = window.claim_anywhere(order, count) {
+            if let Some(first) = window.claim_anywhere(order, count, self.now()) {
                 return Some((window, first));
             }
         }
@@ -294,6 +309,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             takes: c.takes.load(Relaxed),
             gives: c.gives.load(Relaxed),
             grows: c.grows.load(Relaxed),
+            hugepages: c.hugepages.load(Relaxed),
             last_resorts: c.last_resorts.load(Relaxed),
             metadata: c.metadata.load(Relaxed),
             huge: c.huge.load(Relaxed),
@@ -311,6 +327,8 @@ pub struct PageCounts {
     pub takes: u64,
     /// Runs given back.
     pub gives: u64,
+    /// Whole hugepages that were cut or handed out.
+    pub hugepages: u64,
     /// Pieces of address space got from the system.
     pub grows: u64,
     /// Requests that neither hints nor the system could serve.

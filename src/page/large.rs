@@ -11,15 +11,6 @@ use crate::base::units::*;
 use crate::os::{Os, Zeroed};
 use core::ptr::{self, NonNull};
 
-/// A large block that was just handed out.
-#[derive(Clone, Copy, Debug)]
-pub struct Large {
-    /// Its first byte.
-    pub at: NonNull<u8>,
-    /// Whether all of it is known to be zero.
-    pub zeroed: bool,
-}
-
 /// How a large block is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -34,7 +25,7 @@ pub enum Extent {
     Mapping {
         /// How many, a multiple of the page size.
         bytes: usize,
-        /// Where it may start, at least a hugepage.
+        /// Where it starts when it is new, at least a hugepage.
         align: usize,
     },
 }
@@ -58,21 +49,21 @@ impl Extent {
 }
 
 impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
-    /// Hands out a block of `size` bytes at `align`.
-    pub fn large_alloc(&self, size: usize, align: usize) -> Option<Large> {
+    /// Hands out a block of `size` bytes at `align`; if `zero`, all of it reads as zero.
+    pub fn large_alloc(&self, size: usize, align: usize, zero: bool) -> Option<NonNull<u8>> {
         match Extent::of(size, align, self.os.page_size())? {
             Extent::Granules { count, order } => {
-                let run = self.take(order, count)?;
+                let run =
+                    if zero { self.take_zeroed(order, count) } else { self.take(order, count) }?;
                 run.window.set_length(run.first, count);
                 run.window.set_usage(run.first, 1, Use::Large);
-                let at = NonNull::new(ptr::with_exposed_provenance_mut(run.address()))?;
-                Some(Large { at, zeroed: run.zeroed })
+                NonNull::new(ptr::with_exposed_provenance_mut(run.address()))
             }
             Extent::Mapping { bytes, align } => {
                 let at = self.os.map(bytes, align)?;
                 self.counters.huge.fetch_add(bytes, Relaxed);
                 self.counters.huge_blocks.fetch_add(1, Relaxed);
-                Some(Large { at, zeroed: true })
+                Some(at)
             }
         }
     }
@@ -149,7 +140,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 if old == new {
                     return Some(at);
                 }
-                if align > page_size {
+                // A shrinking mapping stays where it is.
+                if align > page_size && new > old {
                     return None;
                 }
                 // SAFETY: the caller's block is this whole mapping, and a page is alignment enough.

@@ -102,3 +102,31 @@ impl<W> Default for PageMap<W> {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+    use crate::base::units::WINDOW;
+
+    #[test]
+    fn every_address_finds_its_window_and_no_other() {
+        static MAP: PageMap<usize> = PageMap::new();
+        let windows: Vec<_> = (0..4).map(|i| NonNull::from(Box::leak(Box::new(i)))).collect();
+        let numbers = [0, 1, 77, WINDOWS - 1];
+        for (number, window) in numbers.into_iter().zip(&windows) {
+            assert_eq!(MAP.publish(number * WINDOW + 5, *window), Ok(()));
+            let winner = MAP.find(number * WINDOW).unwrap();
+            assert_eq!(MAP.publish(number * WINDOW, windows[0]), Err(winner));
+        }
+        for (i, number) in numbers.into_iter().enumerate() {
+            for addr in [number * WINDOW, number * WINDOW + WINDOW - 1] {
+                assert_eq!(MAP.find(addr), Some(&i));
+            }
+        }
+        for addr in [2 * WINDOW, 76 * WINDOW, 78 * WINDOW, WINDOWS * WINDOW, usize::MAX] {
+            assert_eq!(MAP.find(addr), None);
+        }
+        assert!(MAP.covers(WINDOWS * WINDOW - 1) && !MAP.covers(WINDOWS * WINDOW));
+        assert!(MAP.iter().copied().eq(0..4));
+    }
+}

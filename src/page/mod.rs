@@ -12,5 +12,5 @@ pub mod purge;
 pub mod window;
 
 pub use heap::{PageCounts, PageHeap, Run};
-pub use large::{Extent, Large};
+pub use large::Extent;
 pub use window::{HugepageView, Window};

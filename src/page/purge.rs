@@ -39,9 +39,15 @@ pub fn due_after(hugepage: Hugepage) -> u32 {
     DELAY_MS + (u64::from(DECAY_MS) * low / 256) as u32
 }
 
+/// Milliseconds from `then` to `now`, on clocks that wrap; what was freed since `now` has no age.
+fn age(then: u32, now: u32) -> u32 {
+    let age = now.wrapping_sub(then);
+    if age > u32::MAX / 2 { 0 } else { age }
+}
+
 impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// On slow paths: now and then, return what is due.
-    pub(super) fn tick(&self, now: u64) {
+    pub fn tick(&self, now: u64) {
         let last = self.counters.last_tick.load(Relaxed);
         if now < last + TICK_MS {
             return;
@@ -63,7 +69,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 let view = window.look(hugepage);
                 if view.whole
                     && view.clean != WHOLE
-                    && due(hugepage, now.wrapping_sub(view.freed_at))
+                    && due(hugepage, age(view.freed_at, now))
                     && self.purge_hugepage(window, hugepage)
                 {
                     bytes += HUGEPAGE;
@@ -98,6 +104,13 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn age_wraps_and_is_never_negative() {
+        assert_eq!(age(5, 9), 4);
+        assert_eq!(age(u32::MAX, 1), 2);
+        assert_eq!(age(9, 5), 0);
+    }
 
     #[test]
     fn due_times_run_along_the_decay() {

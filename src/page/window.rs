@@ -38,7 +38,7 @@ pub struct Window<M> {
     ours: [AtomicU64; MAP_WORDS],
     /// Per order: which hugepages probably have a maximal free run of it.
     orders: [Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize],
-    /// When a hugepage became whole, in milliseconds (wrapping). Written by who promotes it.
+    /// When a hugepage became whole, in milliseconds (wrapping). Written by who gives it back.
     freed_at: [AtomicU32; HUGEPAGES_PER_WINDOW],
     /// Granules of the large block that starts here. Only its holder.
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
@@ -148,7 +148,8 @@ impl<M> Window<M> {
                 match self.claim_in(hugepage, order, hinted, count) {
                     Claim::At(bit) => return Some(hugepage.granule(bit)),
                     Claim::Stale => hints.remove(index, || {
-                        orders(self.free[index].load(Acquire)) & (1 << hinted) != 0
+                        // Removing has acquired what made the hint true.
+                        orders(self.free[index].load(Relaxed)) & (1 << hinted) != 0
                     }),
                 }
                 from = index + 1;
@@ -184,12 +185,12 @@ impl<M> Window<M> {
     }
 
     /// Claims without hints, wherever a fitting run is: the last resort before the answer is no.
-    pub(super) fn claim_anywhere(&self, order: u32, count: usize) -> Option<Granule> {
+    pub(super) fn claim_anywhere(&self, order: u32, count: usize, now: u32) -> Option<Granule> {
         for index in 0..HUGEPAGES_PER_WINDOW {
             let hugepage = Hugepage(index as u32);
             let word = self.free[index].load(Relaxed);
             if word == WHOLE {
-                self.promote(hugepage, 0);
+                self.promote(hugepage, now);
                 continue;
             }
             let Some(hinted) = (order..HUGEPAGE_ORDER).find(|o| orders(word) & (1 << o) != 0)
@@ -340,8 +341,9 @@ impl<M> Window<M> {
     fn claim_mask(&self, hugepage: Hugepage, mask: u64, now: u32) -> bool {
         let word = &self.free[hugepage.index()];
         let mut old = word.load(Relaxed);
+        let acquire = seed::weaken(Seed::ExtendRelaxed, Acquire);
         while old & mask == mask {
-            match word.compare_exchange_weak(old, old & !mask, Acquire, Relaxed) {
+            match word.compare_exchange_weak(old, old & !mask, acquire, Relaxed) {
                 Ok(_) => {
                     self.hint_new_orders(hugepage, old, old & !mask);
                     return true;
@@ -356,16 +358,29 @@ impl<M> Window<M> {
         false
     }
 
-    /// Marks granules the caller holds as written to; true if all were known to be zero.
-    pub(super) fn soil(&self, first: Granule, count: usize) -> bool {
+    /// Marks granules the caller holds as written to; true if all were known to be zero. Those that
+    /// were not are shown to `dirty`, in runs.
+    pub(super) fn soil(
+        &self,
+        first: Granule,
+        count: usize,
+        mut dirty: impl FnMut(Granule, usize),
+    ) -> bool {
         let mut clean = true;
         for part in parts(first, count) {
             let (hugepage, hugepages, mask) = match part {
                 Part::Whole(hugepage, count) => (hugepage, count, WHOLE),
                 Part::Some(hugepage, mask) => (hugepage, 1, mask),
             };
-            for word in &self.dirty[hugepage.index()..hugepage.index() + hugepages] {
-                clean &= word.fetch_or(mask, Relaxed) & mask == 0;
+            for index in hugepage.index()..hugepage.index() + hugepages {
+                let mut old = self.dirty[index].fetch_or(mask, Relaxed) & mask;
+                clean &= old == 0;
+                while old != 0 {
+                    let bit = old.trailing_zeros();
+                    let run = (old >> bit).trailing_ones();
+                    dirty(Hugepage(index as u32).granule(bit), run as usize);
+                    old &= !bit_range(bit, run as usize);
+                }
             }
         }
         clean
@@ -465,7 +480,7 @@ pub struct HugepageView {
     pub whole: bool,
     /// Free granules.
     pub free: u64,
-    /// Free granules known to be zero, so without memory behind them.
+    /// Free granules known to be zero: never touched, or returned to the system.
     pub clean: u64,
     /// When it became whole, in milliseconds, if it is.
     pub freed_at: u32,
@@ -497,4 +512,107 @@ fn parts(first: Granule, count: usize) -> impl Iterator<Item = Part> {
         left -= taken;
         Some(part)
     })
+}
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    /// A window of its own, all of it ours and free. Built where there is room for its tables.
+    fn window() -> Box<Window<()>> {
+        let build = || {
+            let window = Box::new(Window::new(()));
+            window.add(Hugepage(0), HUGEPAGES_PER_WINDOW);
+            window
+        };
+        std::thread::Builder::new().stack_size(16 << 20).spawn(build).unwrap().join().unwrap()
+    }
+
+    #[test]
+    fn exactly_these_granules_or_none() {
+        let window = window();
+        let all = window.check().unwrap();
+        assert_eq!(all, GRANULES_PER_WINDOW);
+        // From the middle of one hugepage, over two whole ones, into a fourth.
+        let (first, count) = (Hugepage(3).granule(40), 24 + 2 * 64 + 10);
+        assert!(window.claim_exactly(first, count, 0));
+        assert_eq!(window.check().unwrap(), all - count);
+        assert!(!window.claim_exactly(first, 1, 0) && !window.claim_exactly(first, count, 0));
+        // The last granule is taken: all of the others come back, wherever they were.
+        let before = Hugepage(1).granule(7);
+        let reach = first.index() - before.index() + 1;
+        assert!(!window.claim_exactly(before, reach, 0));
+        assert_eq!(window.check().unwrap(), all - count);
+        assert!(window.claim_exactly(before, reach - 1, 0));
+        window.give(before, reach - 1 + count, 0);
+        assert_eq!(window.check().unwrap(), all);
+        assert!((0..HUGEPAGES_PER_WINDOW as u32).all(|h| window.look(Hugepage(h)).whole));
+    }
+
+    #[test]
+    fn whole_hugepages_lowest_first_and_aligned() {
+        let window = window();
+        assert_eq!(window.claim_hugepages(0, 1), Some(Hugepage(0)));
+        assert_eq!(window.claim_hugepages(2, 3), Some(Hugepage(4)));
+        // The tail of the three, and what alignment left in front of them.
+        let singles: Vec<_> = (0..4).filter_map(|_| window.claim_hugepages(0, 1)).collect();
+        assert_eq!(singles, [Hugepage(1), Hugepage(7), Hugepage(2), Hugepage(3)]);
+        assert_eq!(window.claim_hugepages(6, 64), Some(Hugepage(64)));
+        assert!(!window.claim_hugepage(Hugepage(127)) && window.claim_hugepage(Hugepage(128)));
+    }
+
+    #[test]
+    fn soil_tells_what_was_touched() {
+        let window = window();
+        let (first, count) = (Hugepage(1).granule(60), 4 + 64 + 3);
+        assert!(window.claim_exactly(first, count, 0));
+        assert!(window.soil(first, count, |_, _| {}), "fresh");
+        assert!(!window.soil(Hugepage(3).granule(2), 1, |_, _| {}), "the last of them");
+        assert!(window.soil(Hugepage(3).granule(3), 1, |_, _| {}), "the first behind them");
+        assert!(!window.soil(Hugepage(1).granule(59), 2, |_, _| {}), "one clean, one not");
+        window.cleanse(Hugepage(2));
+        assert!(window.soil(Hugepage(2).granule(0), 64, |_, _| {}));
+    }
+
+    /// The last resort does not need the hints, and finds what they do not name.
+    #[test]
+    fn granules_are_found_without_hints() {
+        let window = window();
+        while window.claim_hugepages(6, 64).is_some() {}
+        window.free[300].store(0b1100, Relaxed);
+        assert_eq!(window.claim_granules(1, 2), None, "no hint was set");
+        assert_eq!(window.claim_anywhere(2, 3, 0), None);
+        assert_eq!(window.claim_anywhere(1, 2, 0), Some(Hugepage(300).granule(2)));
+        assert_eq!(window.claim_anywhere(0, 1, 0), None);
+        // A whole hugepage that never reached the map, as a thread that stopped would leave it.
+        window.free[301].store(WHOLE, Relaxed);
+        assert_eq!(window.claim_anywhere(0, 1, 0), None);
+        assert_eq!(window.claim_hugepages(0, 1), Some(Hugepage(301)));
+    }
+
+    #[test]
+    fn parts_cover_a_range_without_overlap() {
+        for first in [0, 1, 63, 64, 100] {
+            for count in [1, 2, 63, 64, 65, 128, 200, 1000] {
+                let mut seen = Vec::new();
+                for part in parts(Granule(first), count) {
+                    match part {
+                        Part::Whole(hugepage, n) => {
+                            seen.extend((0..n as u32 * 64).map(|i| hugepage.0 * 64 + i));
+                        }
+                        Part::Some(hugepage, mask) => {
+                            assert!(mask != WHOLE, "a whole hugepage is named as one");
+                            seen.extend(
+                                (0..64)
+                                    .filter(|b| mask & (1 << b) != 0)
+                                    .map(|b| hugepage.0 * 64 + b),
+                            );
+                        }
+                    }
+                }
+                let wanted: Vec<_> = (first..first + count as u32).collect();
+                assert_eq!(seen, wanted);
+            }
+        }
+    }
 }

@@ -45,6 +45,14 @@ pub trait Objects {
 
     /// Takes objects of `class` back; at most a batch of them. Their order is not kept.
     fn give(&self, class: Class, objects: &mut [*mut u8]);
+
+    /// Called on slow paths, often: now and then, give back what is no longer wanted.
+    fn tick(&self) {}
+
+    /// Hugepages that the floors below have begun to use so far: how fast the heap grows.
+    fn growth(&self) -> u64 {
+        0
+    }
 }
 
 /// The span floor over a page heap.
@@ -99,15 +107,6 @@ impl<O: Os> Spans<O> {
             begun: self.counters.begun.load(Relaxed),
             died: self.counters.died.load(Relaxed),
             last_resorts: self.counters.last_resorts.load(Relaxed),
-        }
-    }
-
-    /// The span that holds `addr`, if one does.
-    pub fn find(&self, addr: usize) -> Option<Span<'_>> {
-        let window = self.pages.find(addr)?;
-        match window.usage(Granule::of(addr)) {
-            Use::Span(class) => Some(Span::at(window, addr, class)),
-            _ => None,
         }
     }
 
@@ -217,7 +216,7 @@ impl<O: Os> Spans<O> {
         }
         let listed = taken < shape.objects as usize;
         let state = span.state(Relaxed).begin(class, taken as u32, listed);
-        span.word().store(state.0, Release);
+        span.word().store(state.0, seed::weaken(Seed::BeginRelaxed, Release));
         if listed {
             span.hints().insert(span.first.index());
         }
@@ -417,6 +416,14 @@ impl<O: Os> Objects for Spans<O> {
             got = self.take_unlisted(class, out);
         }
         got
+    }
+
+    fn tick(&self) {
+        self.pages.tick(self.os().now_ms());
+    }
+
+    fn growth(&self) -> u64 {
+        self.pages.counts().hugepages
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {

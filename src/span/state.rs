@@ -2,11 +2,11 @@
 //!
 //! | bits | what |
 //! |---|---|
-//! | 0..16 | `live`: objects that are not free in this span; never less than what is outstanding |
-//! | 16..24 | size class |
-//! | 24 | OWNED: one thread is taking from it |
-//! | 25 | LISTED: its hint is set, or is about to be |
-//! | 26 | DEAD: its granules belong to the page heap |
+//! | 0..20 | `live`: objects that are not free in this span; never less than what is outstanding, and more by what givers have marked free but not yet subtracted, at most a batch each |
+//! | 20..28 | size class |
+//! | 28 | OWNED: one thread is taking from it |
+//! | 29 | LISTED: its hint is set, or is about to be |
+//! | 30 | DEAD: its granules belong to the page heap |
 //! | 32..64 | generation, one more each time a span begins here |
 //!
 //! ```text
@@ -21,11 +21,11 @@
 
 use crate::base::classes::{CLASSES, Class};
 
-const LIVE: u64 = 0xffff;
-const CLASS_SHIFT: u32 = 16;
-const OWNED: u64 = 1 << 24;
-const LISTED: u64 = 1 << 25;
-const DEAD: u64 = 1 << 26;
+const LIVE: u64 = 0xf_ffff;
+const CLASS_SHIFT: u32 = 20;
+const OWNED: u64 = 1 << 28;
+const LISTED: u64 = 1 << 29;
+const DEAD: u64 = 1 << 30;
 const GENERATION_SHIFT: u32 = 32;
 
 /// A span's state at one moment.
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn fields_do_not_touch_each_other() {
         for class in Class::all() {
-            for live in [0, 1, 62, 4096, 0xffff] {
+            for live in [0, 1, 62, 4096, 0xf_ffff] {
                 for listed in [false, true] {
                     let state = State(7 << GENERATION_SHIFT | DEAD).begin(class, live, listed);
                     assert_eq!((state.live(), state.generation()), (live, 8));

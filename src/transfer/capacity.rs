@@ -8,6 +8,16 @@ const START: usize = 1 << 20;
 /// Bytes of objects a class never has room for more than.
 const MOST: usize = 8 << 20;
 
+/// How often, at most, to look for what nobody takes, in milliseconds.
+pub const LOOK_EVERY_MS: u64 = 250;
+/// Look also when the heap grew by this many hugepages since: what waits here may do instead.
+pub const LOOK_EVERY_GROWTH: u64 = 16;
+
+/// How many of `unused` nodes, which nobody took since the last look, go back.
+pub fn surplus(unused: u32) -> u32 {
+    unused - unused / 4
+}
+
 /// The limit after it was doubled `doublings` times.
 pub fn limit(class: Class, doublings: u8) -> u32 {
     let node = class.batch() * class.size();

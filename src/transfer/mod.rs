@@ -9,7 +9,7 @@ pub mod stack;
 
 use crate::base::classes::{CLASSES, Class};
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU64};
+use crate::base::sync::{AtomicU8, AtomicU32, AtomicU64};
 use crate::base::units::BATCH;
 use crate::os::Os;
 use crate::span::Objects;
@@ -25,6 +25,9 @@ pub struct Transfer<B> {
     shelves: [CachePadded<Shelf>; CLASSES],
     empty: CachePadded<Stack>,
     nodes: Nodes,
+    /// When the last look was, in milliseconds, and how far the heap had grown then.
+    looked_at: AtomicU64,
+    grown: AtomicU64,
 }
 
 /// One class. Alone on its cache lines.
@@ -35,6 +38,8 @@ struct Shelf {
     doublings: AtomicU8,
     /// 1 after a push was refused, until the next miss.
     refused: AtomicU8,
+    /// The fewest nodes since the last look. Any thread; a lost update costs one look.
+    low: AtomicU32,
     misses: AtomicU64,
     refusals: AtomicU64,
 }
@@ -61,6 +66,7 @@ impl<B: Objects> Transfer<B> {
                         full: Stack::new(),
                         doublings: AtomicU8::new(0),
                         refused: AtomicU8::new(0),
+                        low: AtomicU32::new(0),
                         misses: AtomicU64::new(0),
                         refusals: AtomicU64::new(0),
                     });
@@ -68,6 +74,8 @@ impl<B: Objects> Transfer<B> {
                 ],
                 empty: CachePadded::new(Stack::new()),
                 nodes: Nodes::new(),
+                looked_at: AtomicU64::new(0),
+                grown: AtomicU64::new(0),
             }
         }
     }
@@ -80,13 +88,58 @@ impl<B: Objects> Transfer<B> {
     /// Gives everything that waits here back to the floor below.
     pub fn flush(&self) {
         for class in Class::all() {
-            while let Some(mut batch) = self.shelves[class.index()].full.pop(&self.nodes) {
-                let mut objects = [ptr::null_mut(); BATCH];
-                let count = batch.drain(&mut objects);
+            self.give_back(class, self.shelves[class.index()].full.count());
+        }
+    }
+
+    /// Gives up to `nodes` nodes of a class back; a bound, so that nobody can keep this going.
+    fn give_back(&self, class: Class, nodes: u32) {
+        for _ in 0..nodes {
+            let Some(mut batch) = self.shelves[class.index()].full.pop(&self.nodes) else { return };
+            let mut objects = [ptr::null_mut(); BATCH];
+            let count = batch.drain(&mut objects);
+            self.recycle(batch);
+            self.below.give(class, &mut objects[..count]);
+        }
+    }
+
+    /// Gives back most of what nobody has taken since the last look. A few waiting objects can keep
+    /// many spans, so a class that is no longer wanted must not wait here for ever.
+    fn trim(&self) {
+        for class in Class::all() {
+            let shelf = &self.shelves[class.index()];
+            let unused = shelf.low.load(Relaxed).min(shelf.full.count());
+            if unused > 0 {
+                self.give_back(class, capacity::surplus(unused));
+                let doublings = shelf.doublings.load(Relaxed);
+                shelf.doublings.store(doublings.saturating_sub(1), Relaxed);
+            }
+            shelf.low.store(shelf.full.count(), Relaxed);
+        }
+    }
+
+    /// Fills `out` from the nodes that wait.
+    fn take_waiting(&self, class: Class, out: &mut [*mut u8]) -> usize {
+        let shelf = &self.shelves[class.index()];
+        let mut got = 0;
+        while got < out.len()
+            && let Some(mut batch) = shelf.full.pop(&self.nodes)
+        {
+            got += batch.drain(&mut out[got..]);
+            if batch.is_empty() {
                 self.recycle(batch);
-                self.below.give(class, &mut objects[..count]);
+            } else if let Err(mut batch) = shelf.full.push(batch, stack::MAX_COUNT) {
+                let mut rest = [ptr::null_mut(); BATCH];
+                let left = batch.drain(&mut rest);
+                self.recycle(batch);
+                self.below.give(class, &mut rest[..left]);
             }
         }
+        let waiting = shelf.full.count();
+        if got > 0 && waiting < shelf.low.load(Relaxed) {
+            shelf.low.store(waiting, Relaxed);
+        }
+        got
     }
 
     fn recycle(&self, batch: Batch<'_>) {
@@ -121,19 +174,11 @@ impl<B: Objects> Objects for Transfer<B> {
     }
 
     fn take(&self, class: Class, out: &mut [*mut u8]) -> usize {
-        let shelf = &self.shelves[class.index()];
-        if let Some(mut batch) = shelf.full.pop(&self.nodes) {
-            let count = batch.drain(out);
-            if batch.is_empty() {
-                self.recycle(batch);
-            } else if let Err(mut batch) = shelf.full.push(batch, stack::MAX_COUNT) {
-                let mut rest = [ptr::null_mut(); BATCH];
-                let left = batch.drain(&mut rest);
-                self.recycle(batch);
-                self.below.give(class, &mut rest[..left]);
-            }
-            return count;
+        let waiting = self.take_waiting(class, out);
+        if waiting > 0 {
+            return waiting;
         }
+        let shelf = &self.shelves[class.index()];
         shelf.misses.fetch_add(1, Relaxed);
         if shelf.refused.load(Relaxed) != 0 {
             shelf.refused.store(0, Relaxed);
@@ -142,6 +187,7 @@ impl<B: Objects> Objects for Transfer<B> {
                 shelf.doublings.store(doublings + 1, Relaxed);
             }
         }
+        self.tick();
         match self.below.take(class, out) {
             0 => {
                 // Nothing below: what other classes have waiting here may end whole spans.
@@ -150,6 +196,27 @@ impl<B: Objects> Objects for Transfer<B> {
             }
             count => count,
         }
+    }
+
+    fn tick(&self) {
+        let now = self.os().now_ms();
+        let looked_at = self.looked_at.load(Relaxed);
+        let growth = self.below.growth();
+        if now < looked_at + capacity::LOOK_EVERY_MS
+            && growth < self.grown.load(Relaxed) + capacity::LOOK_EVERY_GROWTH
+        {
+            return;
+        }
+        // One thread per look is enough; the others have no reason to wait for it.
+        self.grown.store(growth, Relaxed);
+        if self.looked_at.compare_exchange(looked_at, now, Relaxed, Relaxed).is_ok() {
+            self.trim();
+            self.below.tick();
+        }
+    }
+
+    fn growth(&self) -> u64 {
+        self.below.growth()
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {

@@ -189,3 +189,48 @@ impl Default for Nodes {
         Self::new()
     }
 }
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+    use crate::os::fake::Fake;
+
+    static NODES: Nodes = Nodes::new();
+
+    fn objects(count: usize) -> Vec<*mut u8> {
+        (1..=count).map(ptr::without_provenance_mut).collect()
+    }
+
+    #[test]
+    fn nodes_carry_batches_and_have_names_of_their_own() {
+        let os = Fake::new(4096);
+        let mut nodes: Vec<_> = (0..CHUNK + 3).map(|_| NODES.make(&os).unwrap()).collect();
+        let mut names: Vec<_> = nodes.iter().map(|node| node.id().0.get()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CHUNK + 3);
+        assert_eq!(NODES.mapped(4096), (CHUNK as u32 + 3, 2 * size_of::<Chunk>()));
+        assert_eq!(os.counts().mapped, 2 * size_of::<Chunk>());
+
+        let all = objects(BATCH);
+        for node in &mut nodes {
+            node.fill(&all);
+        }
+        let mut out = [ptr::null_mut(); BATCH];
+        for node in &mut nodes {
+            assert_eq!(node.len(), BATCH);
+            // The last ones first; the others stay.
+            assert_eq!(node.drain(&mut out[..20]), 20);
+            assert_eq!((&out[..20], node.len()), (&all[BATCH - 20..], BATCH - 20));
+            assert_eq!(node.drain(&mut out), BATCH - 20);
+            assert_eq!(&out[..BATCH - 20], &all[..BATCH - 20]);
+            assert!(node.is_empty() && node.drain(&mut out) == 0);
+        }
+        // Only a new chunk needs the system.
+        os.fail(0, u64::MAX);
+        assert!((0..CHUNK - 3).all(|_| NODES.make(&os).is_some()));
+        assert!(NODES.make(&os).is_none());
+        os.heal();
+        assert!(NODES.make(&os).is_some());
+    }
+}

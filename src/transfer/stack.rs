@@ -9,6 +9,8 @@
 //! - pop: its exchange can be Relaxed. On success the head is the very value that was loaded with
 //!   Acquire (tags do not repeat), and an exchange continues the release sequences of the pushes
 //!   below, so the next pop acquires what *its* node's pusher released.
+//! - walk: a report that is too late may follow a link that was written since it read the head. The
+//!   link itself is released and acquired, so the node it names is there.
 
 use super::node::{Batch, INDEX_BITS, NodeId, Nodes};
 use crate::base::seed::{self, Seed};
@@ -65,7 +67,7 @@ impl Stack {
             if head.count() >= limit {
                 return Err(batch);
             }
-            batch.node().next.store(head.top().map_or(0, |id| id.0.get()), Relaxed);
+            batch.node().next.store(head.top().map_or(0, |id| id.0.get()), Release);
             let new = head.then(batch.id().0.get(), head.count().wrapping_add(1));
             let success = seed::weaken(Seed::PushRelaxed, Release);
             match self.head.compare_exchange_weak(head.0, new.0, success, Relaxed) {
@@ -106,7 +108,7 @@ impl Stack {
         {
             f(id);
             left -= 1;
-            at = NonZeroU32::new(nodes.node(id).next.load(Relaxed)).map(NodeId);
+            at = NonZeroU32::new(nodes.node(id).next.load(Acquire)).map(NodeId);
         }
     }
 }

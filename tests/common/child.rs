@@ -1,0 +1,54 @@
+//! A test that runs a part of itself in a process of its own: one that dies, or that lives under
+//! limits.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Output};
+
+const VARIABLE: &str = "SPANDREL_CHILD";
+
+/// Whether this process is the child of the test `name`.
+pub fn is(name: &str) -> bool {
+    std::env::var_os(VARIABLE).is_some_and(|value| value == name)
+}
+
+/// Runs the test `name` of this very program again, as a child, with these limits.
+pub fn run(name: &str, limits: &'static [(u32, u64)]) -> Output {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(VARIABLE, name);
+    // The C library would reserve 64 MiB for every thread that calls its malloc.
+    command.env("MALLOC_ARENA_MAX", "1");
+    // SAFETY: the hook only calls setrlimit, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || {
+            // No core files from those who are meant to die.
+            for &(resource, most) in limits.iter().chain(&[(libc::RLIMIT_CORE, 0)]) {
+                let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+                if libc::setrlimit(resource, &limit) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    command.output().expect("the child runs")
+}
+
+/// As [`run`], and the child must pass.
+#[track_caller]
+pub fn passes(name: &str, limits: &'static [(u32, u64)]) -> String {
+    let output = run(name, limits);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
+    assert!(text.contains("1 passed"), "{name} ran no test:\n{text}");
+    text
+}
+
+/// For children whose threads wait for each other: one that panics would leave the others waiting.
+pub fn ends_with_the_first_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::exit(101);
+    }));
+}
