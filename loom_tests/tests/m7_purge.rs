@@ -1,0 +1,79 @@
+//! M7: memory is released while others allocate. `src/page/purge.rs`.
+#![cfg(spandrel_model)]
+
+use loom_tests::floors::Heap;
+use loom_tests::{Model, red};
+use spandrel::base::units::{GRANULE, HUGEPAGE, WINDOW};
+
+type Answer = Result<Option<usize>, usize>;
+
+/// Releases whatever is whole, free and dirty. The system checks that it is in nobody's hands.
+fn purge(heap: &Heap) -> Answer {
+    Err(heap.pages.purge(|_, _| true) / HUGEPAGE)
+}
+
+/// Takes, uses and gives back, so that there is something to release again.
+fn turn(heap: &Heap, order: u32, count: usize) -> Answer {
+    let run = heap.hold(order, count);
+    if let Some(run) = run {
+        heap.give_back(run);
+    }
+    Ok(run.map(|(addr, _)| (addr - WINDOW) / GRANULE))
+}
+
+/// Takes and keeps.
+fn take(heap: &Heap) -> Answer {
+    Ok(heap.take(0, 1).map(|(first, _)| first))
+}
+
+/// How many hugepages were released, and which granule the last role got.
+fn close(heap: &Heap, answers: &[Answer]) -> (usize, Option<usize>) {
+    heap.close();
+    let released: usize = answers.iter().filter_map(|answer| answer.err()).sum();
+    (released, answers.last().and_then(|answer| answer.ok().flatten()))
+}
+
+static PURGE: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 purge",
+    setup: || Heap::new(&[]),
+    threads: &[("purge", purge), ("take", take)],
+    crowd: &[
+        ("purge", purge),
+        ("turn 4", |h| turn(h, 2, 4)),
+        ("purge", purge),
+        ("turn 1", |h| turn(h, 0, 1)),
+        ("take", take),
+    ],
+    outcome: close,
+    expected: &[(0, Some(0)), (1, Some(0)), (1, Some(4))],
+    bound: None,
+    long: None,
+    schedules: 20_000,
+};
+
+#[test]
+fn no_page_is_released_that_someone_holds() {
+    PURGE.holds();
+}
+
+red!(red_when_released_without_a_claim: PURGE, PurgeUnclaimed,
+    "two hands" | "known zeros are not zero" | "nobody's hands" | "Causality violation");
+red!(red_when_noted_as_zero_too_late: PURGE_AND_USE, CleanseLate, "known zeros are not zero");
+#[cfg(spandrel_loom)]
+red!(red_when_a_hugepage_is_given_without_release: PURGE, MapRelaxed, "Causality violation");
+
+// ---- two release at once, and what they release is used and freed meanwhile ----
+
+static PURGE_AND_USE: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 purge, use, take",
+    setup: || Heap::new(&[]),
+    threads: &[("purge", purge), ("use", |h| turn(h, 0, 1))],
+    expected: &[(0, Some(0)), (1, Some(0)), (1, Some(4)), (2, Some(4))],
+    bound: Some(3),
+    ..PURGE
+};
+
+#[test]
+fn what_is_known_to_be_zero_is() {
+    PURGE_AND_USE.holds();
+}
