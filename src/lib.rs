@@ -64,3 +64,8 @@ pub mod transfer;
 #[cfg(not(spandrel_model))]
 pub use front::{Spandrel, purge, stats};
 pub use observe::{ClassStats, Floors, Stats};
+
+// The unit tests, too, run on top of what they test.
+#[cfg(all(test, not(spandrel_model)))]
+#[global_allocator]
+static A: Spandrel = Spandrel;

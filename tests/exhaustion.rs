@@ -111,6 +111,31 @@ fn an_address_space_limit_above_a_window() {
     child::passes(NAME, &LARGE);
 }
 
+/// What waits free in the floors above the page heap is put together before a request is refused.
+#[test]
+fn what_waits_in_the_caches_is_reclaimed() {
+    const NAME: &str = "what_waits_in_the_caches_is_reclaimed";
+    if !child::is(NAME) {
+        child::passes(NAME, &SMALL);
+        return;
+    }
+    ledger::prepare();
+    let mut held: Vec<Block> = Vec::with_capacity(100_000);
+    let first = fill(&mut held, MIB);
+    held.clear();
+    // Every class leaves about a mebibyte of objects between the threads, in spans here and there.
+    let sizes = spandrel::base::classes::Class::all().map(|class| class.size());
+    for size in sizes.filter(|&size| size > 100) {
+        held.extend((0..2 * MIB / size).map(|i| Block::must(size, 8, i as u64)));
+        held.clear();
+    }
+    let stats = spandrel::stats();
+    assert!(stats.in_transfer > 4 * MIB, "{stats}");
+    let again = fill(&mut held, MIB);
+    assert!(again + 8 * MIB >= first, "{first} bytes at first, {again} now\n{stats}");
+    held.clear();
+}
+
 /// Several threads run out together; none loses anything, and one's memory comes free for another.
 #[test]
 fn threads_run_out_together() {

@@ -73,6 +73,9 @@ impl Objects for Ground {
     }
 }
 
+/// All granules of a window but its first, as runs.
+const REST: [(usize, usize); 3] = [(1, 1), (2, 2), (4, 4)];
+
 /// Spans on a page heap on a made-up system, and objects that main took for the threads.
 pub struct Stock {
     /// The span floor.
@@ -89,6 +92,24 @@ impl Stock {
         stock.objects = stock.take(class, count);
         assert_eq!(stock.objects.len(), count);
         stock
+    }
+
+    /// Takes every granule but the first, which holds a span, and lets the system have no more.
+    pub fn starve(&self) {
+        for (first, count) in REST {
+            let run = self.spans.pages().take(order_for(count), count).unwrap();
+            assert_eq!(run.address(), WINDOW + first * GRANULE);
+        }
+        self.spans.os().starve();
+    }
+
+    /// Gives all those granules back.
+    pub fn sate(&self) {
+        let pages = self.spans.pages();
+        let window = pages.windows().next().unwrap();
+        for (first, count) in REST {
+            pages.give(window, Granule(first as u32), count);
+        }
     }
 
     /// Takes up to `count` objects into the caller's hands.

@@ -5,6 +5,7 @@ use loom_tests::floors::Stock;
 use loom_tests::{Model, red};
 use spandrel::base::classes::Class;
 use spandrel::base::units::{GRANULE, WINDOW};
+use spandrel::span::Objects;
 
 /// Spans of two objects.
 const TWO: Class = Class::from_index(1);
@@ -153,11 +154,7 @@ red!(red_when_owning_does_not_acquire: TWO_OWNERS, OwnRelaxed, "two hands");
 
 static LEAVING: Model<Stock, Held, Places> = Model {
     name: "M2 one leaves, one comes",
-    setup: || {
-        let stock = Stock::new(TWO, 2);
-        stock.give(TWO, &stock.objects[..1]);
-        stock
-    },
+    setup: one_home,
     threads: &[("give 1", |s| give(s, TWO, 1)), ("take", |s| s.take(TWO, 1))],
     crowd: &[
         ("give 1", |s| give(s, TWO, 1)),
@@ -223,3 +220,66 @@ fn a_span_that_begins_is_taken_from() {
 
 #[cfg(spandrel_loom)]
 red!(red_when_beginning_does_not_release: BEGIN, BeginRelaxed, "two hands");
+
+// ---- a span's word comes back to a value it had before ----
+
+fn one_home() -> Stock {
+    let stock = Stock::new(TWO, 2);
+    stock.give(TWO, &stock.objects[..1]);
+    stock
+}
+
+/// Gives the last object, and uses a granule: perhaps that of the span.
+fn give_and_reuse(stock: &Stock) -> Held {
+    stock.give(TWO, &stock.objects[1..]);
+    let (pages, os) = (stock.spans.pages(), stock.spans.os());
+    let Some(run) = pages.take(0, 1) else {
+        return Vec::new();
+    };
+    os.hold(run.address(), GRANULE);
+    os.release(run.address(), GRANULE);
+    let used = run.address();
+    pages.give(run.window, run.first, 1);
+    vec![used]
+}
+
+/// Takes and gives, and leaves the word as it found it.
+fn take_and_give(stock: &Stock) -> Held {
+    let got = stock.take(TWO, 1);
+    stock.give(TWO, &got);
+    Vec::new()
+}
+
+static AGAIN: Model<Stock, Held, Places> = Model {
+    name: "M2 the same word again",
+    // No other granule is to be had: that keeps the model small.
+    setup: || {
+        let stock = one_home();
+        stock.starve();
+        stock
+    },
+    threads: &[("give, reuse", give_and_reuse), ("take, give", take_and_give)],
+    crowd: &[
+        ("give, reuse", give_and_reuse),
+        ("take, give", take_and_give),
+        ("take, give", take_and_give),
+        ("take, give", take_and_give),
+    ],
+    outcome: |stock, answers| {
+        stock.sate();
+        stock.close(TWO);
+        place(TWO, &answers.concat())
+    },
+    expected: &[[None, None, None], [Some((0, 0)), None, None]],
+    bound: Some(2),
+    long: Some(2),
+    schedules: 10_000,
+};
+
+#[test]
+fn who_ends_a_span_comes_after_all_its_users() {
+    AGAIN.holds();
+}
+
+#[cfg(spandrel_loom)]
+red!(red_when_dying_does_not_acquire: AGAIN, DieRelaxed, "Causality violation");

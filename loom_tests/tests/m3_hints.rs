@@ -8,8 +8,6 @@ use spandrel::base::classes::Class;
 use spandrel::base::hints::Hints;
 use spandrel::base::sync::AtomicU64;
 use spandrel::base::sync::Ordering::{Acquire, Relaxed};
-use spandrel::base::units::{Granule, WINDOW};
-use spandrel::span::Objects;
 
 // ---- the set alone: one leaf under one top word, and a truth it is a hint of ----
 
@@ -186,22 +184,8 @@ red!(red_when_letting_go_does_not_acquire: EMPTIED, LetGoRelaxed, "not listed");
 /// The only granule in use holds a full span, and neither the heap nor the system has another.
 fn needy() -> Stock {
     let stock = Stock::new(FOUR, 4);
-    let pages = stock.spans.pages();
-    let runs = [(0, 1), (1, 2), (2, 4)].map(|(order, count)| pages.take(order, count).unwrap());
-    assert!(runs.iter().all(|run| run.address() < 2 * WINDOW));
-    stock.spans.os().starve();
+    stock.starve();
     stock
-}
-
-/// As [`found`], after main gave its granules back.
-fn found_in_need(stock: &Stock, got: &[usize]) -> usize {
-    let pages = stock.spans.pages();
-    let window = pages.windows().next().unwrap();
-    for (first, count) in [(1, 1), (2, 2), (4, 4)] {
-        pages.give(window, Granule(first), count);
-    }
-    stock.close(FOUR);
-    got.iter().sum()
 }
 
 static NEED: Model<Stock, usize, usize> = Model {
@@ -223,7 +207,11 @@ static NEED: Model<Stock, usize, usize> = Model {
         ("take", |s| take(s, 1)),
         ("give 2", |s| give(s, 2)),
     ],
-    outcome: found_in_need,
+    outcome: |stock, got| {
+        stock.sate();
+        stock.close(FOUR);
+        got.iter().sum()
+    },
     expected: &[0, 1],
     bound: Some(3),
     long: None,

@@ -59,8 +59,10 @@ impl<const TOPS: usize, const LEAVES: usize> Hints<TOPS, LEAVES> {
         let bit = 1 << (leaf % 64);
         let acquire = seed::weaken(Seed::TopRelaxed, Acquire);
         self.tops[leaf / 64].fetch_and(!bit, acquire);
-        if !seed::on(Seed::NoTopRecheck) && self.leaves[leaf].load(Acquire) != 0 {
-            self.tops[leaf / 64].fetch_or(bit, Release);
+        // Relaxed, both: the leaf's setter was acquired above, or has yet to set the top itself; and
+        // an exchange passes on what it released.
+        if !seed::on(Seed::NoTopRecheck) && self.leaves[leaf].load(Relaxed) != 0 {
+            self.tops[leaf / 64].fetch_or(bit, Relaxed);
         }
     }
 

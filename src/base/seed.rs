@@ -19,6 +19,8 @@ pub enum Seed {
     LiveFallsFirst,
     /// M2: objects leave a span before they are counted as live.
     LiveRisesLate,
+    /// M2: a span dies without acquiring what happened since its word last looked the same.
+    DieRelaxed,
     /// M2: a span that someone owns is reaped.
     ReapOwned,
     /// M2: a span begins without releasing which of its bits are free.

@@ -8,7 +8,7 @@
 
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicPtr;
-use crate::base::sync::Ordering::{AcqRel, Acquire, Release};
+use crate::base::sync::Ordering::{Acquire, Release};
 use crate::base::units::{WINDOW_SHIFT, WINDOWS};
 use core::ptr::{self, NonNull};
 
@@ -52,7 +52,7 @@ impl<W> PageMap<W> {
         if seed::on(Seed::PublishByStore) {
             entry.store(window.as_ptr(), Release);
         } else {
-            let success = seed::weaken(Seed::PublishRelaxed, AcqRel);
+            let success = seed::weaken(Seed::PublishRelaxed, Release);
             let lost = entry.compare_exchange(ptr::null_mut(), window.as_ptr(), success, Acquire);
             if let Err(winner) = lost {
                 // SAFETY: a non-null entry is a published window, which lives on.

@@ -11,8 +11,10 @@
 //!
 //! # Orderings
 //! - give: the bits' `fetch_or` releases what the last user wrote; the taker's `fetch_and` acquires it.
-//! - give: `live`'s `fetch_sub` is AcqRel: it releases the bits to the reaper, and the last one
-//!   acquires all the others', so that a new span here starts after every old access.
+//! - give: `live`'s `fetch_sub` releases the bits and what was written before them; the exchange that
+//!   ends the span acquires all of it, so that whoever gets the granules starts after every old
+//!   access. It must acquire although its value was read before: the word can come back to that value
+//!   through a take and a give in between (model M2, `DieRelaxed`).
 //! - take: owning acquires what the previous owner released when it let go.
 //! - take: `live`'s `fetch_add` is Relaxed: whoever later subtracts these objects got them from here
 //!   and so comes after it in the word's order.
@@ -337,7 +339,7 @@ impl<O: Os> Spans<O> {
     /// `count` bits of the span were set: they are not live any more, which may end the span or make
     /// it worth listing.
     fn settle(&self, span: Span<'_>, count: usize) {
-        let order = seed::weaken(Seed::SettleRelaxed, AcqRel);
+        let order = seed::weaken(Seed::SettleRelaxed, Release);
         let before = span.word().fetch_sub(count as u64, order);
         let mut state = State(before - count as u64);
         let generation = state.generation();
@@ -351,16 +353,22 @@ impl<O: Os> Spans<O> {
                 if state.owned() && !seed::on(Seed::ReapOwned) {
                     return;
                 }
-                match span.word().compare_exchange_weak(state.0, state.died().0, AcqRel, Acquire) {
+                // Acquire: the word may have come back to this value through a take and a give
+                // that this thread knows nothing of, and their user's writes end here too.
+                let acquire = seed::weaken(Seed::DieRelaxed, Acquire);
+                match span.word().compare_exchange_weak(state.0, state.died().0, acquire, Relaxed) {
                     Ok(_) => return self.bury(span),
                     Err(_) if seed::on(Seed::ReapTwice) => return self.bury(span),
                     Err(now) => state = State(now),
                 }
             } else if !state.listed()
-                && shape.objects - state.live() >= worth_listing(shape.objects)
+                // `live` may exceed the objects for a moment: a bit that was just set was taken
+                // before its giver got here.
+                && state.live() + worth_listing(shape.objects) <= shape.objects
             {
                 let listed = state.with_listing();
-                match span.word().compare_exchange_weak(state.0, listed.0, AcqRel, Acquire) {
+                // Relaxed: the givers have released their bits, and exchanges pass that on.
+                match span.word().compare_exchange_weak(state.0, listed.0, Relaxed, Relaxed) {
                     Ok(_) => return span.hints().insert(span.first.index()),
                     Err(now) => state = State(now),
                 }

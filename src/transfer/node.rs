@@ -85,7 +85,8 @@ impl Nodes {
     #[inline]
     pub(super) fn node(&self, id: NodeId) -> &Node {
         let index = id.0.get() as usize - 1;
-        let chunk = self.chunks[index / CHUNK].load(Acquire);
+        // Relaxed: who has a name has acquired its chunk, from a stack's head or in `make`.
+        let chunk = self.chunks[index / CHUNK].load(Relaxed);
         #[cfg(spandrel_model)]
         assert!(!chunk.is_null(), "a node's name is known before its chunk is");
         // SAFETY: a name is handed out after its chunk was published, and chunks are never unmapped.
