@@ -425,6 +425,7 @@ fn threads_meet() {
         assert!(counts.purged > 0, "{counts:?}");
         let mapped = fake(tower).counts().mapped;
         assert_eq!(free_granules(tower) * GRANULE + counts.metadata + counts.stranded, mapped);
-        assert!(limit > GIB || mapped <= limit);
+        // The fake looks before it maps, so each of four threads may overstep once.
+        assert!(limit > GIB || mapped <= 4 * limit, "{mapped} bytes mapped");
     }
 }
