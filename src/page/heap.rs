@@ -197,9 +197,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             Hugepage(0)
         };
         // A window in pieces has gaps that are not ours to advise on.
-        let last = Hugepage(HUGEPAGES_PER_WINDOW as u32 - 1);
-        let whole = window.owns(Hugepage(0)) && window.owns(last);
-        if claimed < from || !whole || !window.advise_once() {
+        if claimed < from || !window.owns_all() || !window.advise_once() {
             return;
         }
         let at = window.address(from.granule(0));

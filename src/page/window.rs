@@ -420,6 +420,12 @@ impl<M> Window<M> {
 
     // ---- for the release policy and for reports ----
 
+    /// Whether all of the window is ours.
+    pub(super) fn owns_all(&self) -> bool {
+        let all = bit_range(0, HUGEPAGES_PER_MAP_WORD);
+        self.ours.iter().all(|word| word.load(Relaxed) == all)
+    }
+
     /// Whether the hugepage is ours.
     pub fn owns(&self, hugepage: Hugepage) -> bool {
         let index = hugepage.index();
