@@ -62,7 +62,11 @@ pub mod span;
 pub mod transfer;
 
 #[cfg(not(spandrel_model))]
-pub use front::{Spandrel, purge, stats};
+pub use base::options::{Decay, HugepagePolicy, Options};
+#[cfg(not(spandrel_model))]
+pub use front::config::configure;
+#[cfg(not(spandrel_model))]
+pub use front::{Configured, Spandrel, purge, stats};
 pub use observe::{ClassStats, Floors, Stats};
 
 // The unit tests, too, run on top of what they test.

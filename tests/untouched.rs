@@ -51,9 +51,9 @@ impl Os for Sealed {
         unsafe { self.0.purge(at, bytes) }
     }
 
-    unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool {
+    unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { self.0.prefer_hugepages(at, bytes) }
+        unsafe { self.0.advise_hugepages(at, bytes, wanted) }
     }
 
     unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {

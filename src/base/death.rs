@@ -41,49 +41,12 @@ fn die(what: &str, addr: usize) -> ! {
 
 #[cfg(not(spandrel_model))]
 fn die(what: &str, addr: usize) -> ! {
-    let mut line = Line::default();
+    let mut line = super::line::Line::new();
     line.push(b"spandrel: ");
     line.push(what.as_bytes());
     line.push(b": 0x");
     line.push_hex(addr);
-    line.push(b"\n");
-    // SAFETY: the buffer is initialised up to `len`; write(2) and abort(3) take any descriptor and
-    // no arguments, and neither allocates.
-    unsafe {
-        let _ = libc::write(libc::STDERR_FILENO, line.bytes.as_ptr().cast(), line.len);
-        libc::abort()
-    }
-}
-
-/// A line of text on the stack, cut off where it is full.
-#[cfg(not(spandrel_model))]
-struct Line {
-    bytes: [u8; 160],
-    len: usize,
-}
-
-#[cfg(not(spandrel_model))]
-impl Default for Line {
-    fn default() -> Self {
-        Self { bytes: [0; 160], len: 0 }
-    }
-}
-
-#[cfg(not(spandrel_model))]
-impl Line {
-    fn push(&mut self, text: &[u8]) {
-        for &byte in text {
-            if let Some(slot) = self.bytes.get_mut(self.len) {
-                *slot = byte;
-                self.len += 1;
-            }
-        }
-    }
-
-    fn push_hex(&mut self, value: usize) {
-        let digits = (usize::BITS - (value | 1).leading_zeros()).div_ceil(4);
-        for i in (0..digits).rev() {
-            self.push(&[b"0123456789abcdef"[(value >> (4 * i)) & 15]]);
-        }
-    }
+    line.say();
+    // SAFETY: abort(3) takes no arguments and does not allocate.
+    unsafe { libc::abort() }
 }

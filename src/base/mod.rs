@@ -5,5 +5,7 @@ pub mod sync;
 pub mod classes;
 pub mod death;
 pub mod hints;
+pub mod line;
+pub mod options;
 pub mod seed;
 pub mod units;

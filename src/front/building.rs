@@ -34,6 +34,7 @@ unsafe extern "C" fn thread_ends(_: *mut u8) {
 
 /// The running thread's cache, if it has one.
 pub fn own_cache() -> Option<&'static ThreadCache> {
+    super::config::attend();
     slot::own(&BUILDING, thread_ends)
 }
 
@@ -98,6 +99,7 @@ pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
 }
 
 fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
+    super::config::attend();
     let block = pages().large_alloc(size, align, zero).or_else(|| {
         // Spans never make room for a mapping, let alone for what no system has.
         match Extent::of(size, align, pages().os().page_size()) {

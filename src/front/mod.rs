@@ -4,9 +4,11 @@
 //! pushing a pointer is the rest. A free that brings its layout touches no metadata at all.
 
 pub mod building;
+pub mod config;
 mod realloc;
 
 use crate::base::classes::Class;
+use crate::base::options::Options;
 use crate::cache::slot;
 use crate::observe::Stats;
 use building::{BUILDING, give_slow, pages, take_large, take_large_zeroed, take_slow};
@@ -89,6 +91,66 @@ unsafe impl GlobalAlloc for Spandrel {
         }
         // SAFETY: the caller's promises are those of `realloc`.
         unsafe { realloc::change(at, layout, new_size) }
+    }
+}
+
+/// The allocator with options of its own, in force from the first byte on. The environment variable
+/// `SPANDREL` overrules them.
+///
+/// ```
+/// use spandrel::{Configured, Decay, Options};
+///
+/// #[global_allocator]
+/// static A: Configured = Configured::new(Options::new().decay(Decay::Never));
+/// # assert_eq!(vec![1, 2, 3].iter().sum::<i32>(), 6);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Configured(Options);
+
+impl Configured {
+    /// The allocator with these options.
+    pub const fn new(options: Options) -> Self {
+        Self(options)
+    }
+}
+
+// SAFETY: as `Spandrel`, which does the work.
+unsafe impl GlobalAlloc for Configured {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match Class::of(layout.size(), layout.align()) {
+            // SAFETY: the bin is the running thread's own, or pinned.
+            Some(class) => match unsafe { slot::current().bin(class).pop() } {
+                Some(object) => object,
+                None => {
+                    config::configure_once(&self.0);
+                    take_slow(class)
+                }
+            },
+            None => {
+                config::configure_once(&self.0);
+                take_large(layout.size(), layout.align())
+            }
+        }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { Spandrel.dealloc(at, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        config::configure_once(&self.0);
+        // SAFETY: the caller's promise.
+        unsafe { Spandrel.alloc_zeroed(layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { Spandrel.realloc(at, layout, new_size) }
     }
 }
 

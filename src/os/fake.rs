@@ -111,9 +111,9 @@ mod real {
             self.works() && unsafe { self.real.purge(at, bytes) }
         }
 
-        unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool {
             // SAFETY: the caller's promise.
-            self.works() && unsafe { self.real.prefer_hugepages(at, bytes) }
+            self.works() && unsafe { self.real.advise_hugepages(at, bytes, wanted) }
         }
 
         unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
@@ -271,7 +271,7 @@ mod modelled {
             true
         }
 
-        unsafe fn prefer_hugepages(&self, _: NonNull<u8>, _: usize) -> bool {
+        unsafe fn advise_hugepages(&self, _: NonNull<u8>, _: usize, _: bool) -> bool {
             false
         }
 

@@ -171,11 +171,11 @@ impl Os for Linux {
         .is_some()
     }
 
-    unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool {
+    unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool {
+        let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
         self.call(&self.advices, || {
             // SAFETY: advice about pages of our own; their contents stay.
-            (unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) } == 0)
-                .then_some(())
+            (unsafe { libc::madvise(at.as_ptr().cast(), bytes, advice) } == 0).then_some(())
         })
         .is_some()
     }

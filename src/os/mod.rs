@@ -45,12 +45,12 @@ pub trait Os: Sync {
     /// The pages came from [`Os::map`] and nobody uses their contents any more.
     unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool;
 
-    /// Asks for hugepages behind whole hugepages of a mapping, where the system has any. Advice: the
-    /// answer says only whether it was taken.
+    /// Asks for hugepages behind whole hugepages of a mapping, where the system has any, or for none.
+    /// Advice: the answer says only whether it was taken.
     ///
     /// # Safety
     /// The range came from [`Os::map`].
-    unsafe fn prefer_hugepages(&self, at: NonNull<u8>, bytes: usize) -> bool;
+    unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool;
 
     /// Resizes a mapping, moving it where it must; the contents up to the smaller size stay.
     ///
@@ -97,7 +97,7 @@ pub struct OsCounts {
     pub unmaps: u64,
     /// Calls of [`Os::purge`].
     pub purges: u64,
-    /// Calls of [`Os::prefer_hugepages`].
+    /// Calls of [`Os::advise_hugepages`].
     pub advices: u64,
     /// Calls of [`Os::remap`].
     pub remaps: u64,

@@ -5,7 +5,9 @@
 //! is no, every word without its hints, because a hint may lag behind in a thread that is stopped.
 
 use super::map::PageMap;
+use super::policy::Policy;
 use super::window::Window;
+use crate::base::options::HugepagePolicy;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicU64, AtomicUsize};
@@ -27,6 +29,7 @@ pub struct PageHeap<O, M> {
     pub(super) map: PageMap<Window<M>>,
     /// 0 while whole windows can be had; then how much to ask for next.
     step: AtomicUsize,
+    policy: Policy,
     pub(super) counters: CachePadded<PageCounters>,
 }
 
@@ -72,6 +75,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 os,
                 map: PageMap::new(),
                 step: AtomicUsize::new(0),
+                policy: Policy::new(),
                 counters: CachePadded::new(PageCounters {
                     takes: AtomicU64::new(0),
                     gives: AtomicU64::new(0),
@@ -92,6 +96,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// The system below.
     pub fn os(&self) -> &O {
         &self.os
+    }
+
+    /// What can be set of it.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// All windows, oldest first.
@@ -191,19 +200,26 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// lowest are taken first, so the one just claimed tells how large the heap is; a small process
     /// never gets there and pays for no page it does not touch.
     fn prefer_hugepages(&self, window: &Window<M>, claimed: Hugepage) {
-        let from = if self.windows().next().is_some_and(|w| ptr::eq(w, window)) {
-            LARGE_HEAP
-        } else {
-            Hugepage(0)
-        };
+        if self.policy.hugepages() != HugepagePolicy::Auto {
+            return;
+        }
+        let from = if self.is_first(window) { LARGE_HEAP } else { Hugepage(0) };
         // A window in pieces has gaps that are not ours to advise on.
         if claimed < from || !window.owns_all() || !window.advise_once() {
             return;
         }
         let at = window.address(from.granule(0));
+        self.advise(at, window.base() + WINDOW - at, true);
+    }
+
+    fn is_first(&self, window: &Window<M>) -> bool {
+        self.windows().next().is_some_and(|first| ptr::eq(first, window))
+    }
+
+    fn advise(&self, at: usize, bytes: usize, wanted: bool) {
         if let Some(part) = NonNull::new(ptr::with_exposed_provenance_mut(at)) {
-            // SAFETY: a whole window is one mapping of ours.
-            unsafe { self.os.prefer_hugepages(part, window.base() + WINDOW - at) };
+            // SAFETY: the callers name mappings of ours only.
+            unsafe { self.os.advise_hugepages(part, bytes, wanted) };
         }
     }
 
@@ -251,6 +267,10 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.counters.grows.fetch_add(1, Relaxed);
         let (mut start, end) = (at.addr().get(), at.addr().get() + bytes);
         let mut added = false;
+        match self.policy.hugepages() {
+            HugepagePolicy::Auto => {}
+            policy => self.advise(start, bytes, policy == HugepagePolicy::Always),
+        };
         while start < end {
             let stop = ((start | (WINDOW - 1)) + 1).min(end);
             if let Some(window) = self.window_at(start) {

@@ -2,15 +2,18 @@
 //!
 //! [`hugepage`] is the arithmetic of one word, [`window`] the claims and gives on 1 GiB, [`map`]
 //! finds the window of an address, [`heap`] decides where a run comes from, [`large`] makes blocks of
-//! runs, [`purge`] returns memory to the system.
+//! runs, [`purge`] returns memory to the system, [`policy`] is
+//! what can be set.
 
 pub mod heap;
 pub mod hugepage;
 pub mod large;
 pub mod map;
+pub mod policy;
 pub mod purge;
 pub mod window;
 
 pub use heap::{PageCounts, PageHeap, Run};
 pub use large::Extent;
+pub use policy::Policy;
 pub use window::{HugepageView, Window};

@@ -14,15 +14,11 @@ use core::ptr::{self, NonNull};
 
 /// How often, at most, slow paths look for something to return, in milliseconds.
 const TICK_MS: u64 = 250;
-/// A hugepage stays for at least this long after it became free.
-const DELAY_MS: u32 = 1_000;
-/// All of a burst is returned this long after [`DELAY_MS`].
-const DECAY_MS: u32 = 9_000;
-
-/// How long after it became free a hugepage is due: `DELAY_MS` for the last in its window's map
-/// word, then along a smoothstep of `DECAY_MS`, so that what a burst leaves goes slowly at first and
-/// from the top down, and what is wanted again soon is still there.
-pub fn due_after(hugepage: Hugepage) -> u32 {
+/// How long after it became free a hugepage is due when all of a burst is to be returned within
+/// `decay` ms: a tenth of that for the last in its window's map word, then along a smoothstep, so that
+/// what a burst leaves goes slowly at first and from the top down, and what is wanted again soon is
+/// still there.
+pub fn due_after(hugepage: Hugepage, decay: u32) -> u32 {
     let (count, place) =
         (HUGEPAGES_PER_MAP_WORD as u32, hugepage.0 % HUGEPAGES_PER_MAP_WORD as u32);
     // Rank 0 goes first. The inverse of 3x^2 - 2x^3, by bisection on 0..=256.
@@ -36,7 +32,8 @@ pub fn due_after(hugepage: Hugepage) -> u32 {
             high = x;
         }
     }
-    DELAY_MS + (u64::from(DECAY_MS) * low / 256) as u32
+    let delay = decay / 10;
+    delay + (u64::from(decay - delay) * low / 256) as u32
 }
 
 /// Milliseconds from `then` to `now`, on clocks that wrap; what was freed since `now` has no age.
@@ -54,7 +51,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         // One thread per tick is enough; the others have no reason to wait for it.
         if self.counters.last_tick.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
-            self.purge(|hugepage, age| age >= due_after(hugepage));
+            let Some(decay) = self.policy().decay_ms() else { return };
+            self.purge(|hugepage, age| age >= due_after(hugepage, decay));
         }
     }
 
@@ -114,12 +112,14 @@ mod tests {
 
     #[test]
     fn due_times_run_along_the_decay() {
-        let times: Vec<u32> = (0..64).rev().map(|h| due_after(Hugepage(h))).collect();
-        assert_eq!(times[0], DELAY_MS, "the last hugepage goes first");
+        const DECAY: u32 = 10_000;
+        let times: Vec<u32> = (0..64).rev().map(|h| due_after(Hugepage(h), DECAY)).collect();
+        assert_eq!(times[0], DECAY / 10, "the last hugepage goes first");
         assert!(times.is_sorted(), "{times:?}");
-        assert!(*times.last().unwrap() <= DELAY_MS + DECAY_MS);
+        assert!(*times.last().unwrap() <= DECAY);
         // Half of a burst is left half way through.
-        let half = DELAY_MS + DECAY_MS / 2;
+        let half = DECAY / 10 + DECAY * 9 / 20;
         assert!((30..=34).contains(&times.iter().filter(|&&t| t < half).count()), "{times:?}");
+        assert!((0..64).all(|h| due_after(Hugepage(h), 0) == 0));
     }
 }

@@ -13,6 +13,15 @@ pub fn is(name: &str) -> bool {
 
 /// Runs the test `name` of this very program again, as a child, with these limits.
 pub fn run(name: &str, limits: &'static [(u32, u64)]) -> Output {
+    command(name, limits).output().expect("the child runs")
+}
+
+/// As [`run`], with these options in its environment.
+pub fn run_with(name: &str, options: &str) -> Output {
+    command(name, &[]).env("SPANDREL", options).output().expect("the child runs")
+}
+
+fn command(name: &str, limits: &'static [(u32, u64)]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(VARIABLE, name);
     // The C library would reserve 64 MiB for every thread that calls its malloc.
@@ -30,18 +39,28 @@ pub fn run(name: &str, limits: &'static [(u32, u64)]) -> Output {
             Ok(())
         });
     }
-    command.output().expect("the child runs")
+    command
 }
 
 /// As [`run`], and the child must pass.
 #[track_caller]
 pub fn passes(name: &str, limits: &'static [(u32, u64)]) -> String {
-    let output = run(name, limits);
+    passed(name, &run(name, limits)).0
+}
+
+/// As [`passes`], with these options in its environment: what it printed, and what it complained of.
+#[track_caller]
+pub fn passes_with(name: &str, options: &str) -> (String, String) {
+    passed(name, &run_with(name, options))
+}
+
+#[track_caller]
+fn passed(name: &str, output: &Output) -> (String, String) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{name}: {}\n{text}\n{errors}", output.status);
     assert!(text.contains("1 passed"), "{name} ran no test:\n{text}");
-    text
+    (text, errors)
 }
 
 /// For children whose threads wait for each other: one that panics would leave the others waiting.

@@ -1,0 +1,321 @@
+//! What can be set, and how it is written: one list for code and for the environment variable
+//! `SPANDREL`. A pure parser; who acts on an option is in [`front::config`](crate::front).
+//!
+//! ```text
+//! SPANDREL=decay=5s,hugepages=never
+//! ```
+//!
+//! Items are separated by commas; white space around them does not matter; of two items with one key
+//! the later counts. An item that is not understood leaves its option as it was and is told to the
+//! caller, who reports it.
+
+use super::line::Line;
+use core::time::Duration;
+
+/// The environment variable.
+pub const VARIABLE: &str = "SPANDREL";
+
+/// How long free memory stays before it is returned to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decay {
+    /// All of a burst is returned this long after it was freed, rounded to milliseconds; zero: at
+    /// once. At most 24 days.
+    Within(Duration),
+    /// Only [`purge`](crate::purge), or a limit, returns memory.
+    Never,
+}
+
+/// When the allocator asks for hugepages (2 MiB) behind its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HugepagePolicy {
+    /// Once the heap is large; a small process pays for no page it does not touch.
+    Auto = 0,
+    /// From the first byte on.
+    Always,
+    /// Never: the system does as it is set up.
+    Never,
+}
+
+/// What a program or its environment wants changed; what is not named stays as it is.
+///
+/// ```
+/// use spandrel::{Decay, Options};
+/// const OPTIONS: Options = Options::new().decay(Decay::Never);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    pub(crate) decay: Option<Decay>,
+    pub(crate) hugepages: Option<HugepagePolicy>,
+    pub(crate) stats: Option<bool>,
+}
+
+impl Options {
+    /// No wishes.
+    pub const fn new() -> Self {
+        Self { decay: None, hugepages: None, stats: None }
+    }
+
+    /// How long free memory stays. By default 10 s.
+    pub const fn decay(mut self, decay: Decay) -> Self {
+        self.decay = Some(decay);
+        self
+    }
+
+    /// When to ask for hugepages. By default [`HugepagePolicy::Auto`].
+    pub const fn hugepages(mut self, policy: HugepagePolicy) -> Self {
+        self.hugepages = Some(policy);
+        self
+    }
+
+    /// Whether the C library of this allocator prints a snapshot to standard error when the process
+    /// ends. By default not. A Rust program prints [`stats`](crate::stats) itself.
+    pub const fn stats_at_exit(mut self, on: bool) -> Self {
+        self.stats = Some(on);
+        self
+    }
+
+    /// Reads the value of the environment variable. What is not understood goes to `problem`, one
+    /// call an item, and changes nothing.
+    pub fn parse(text: &[u8], mut problem: impl FnMut(&Problem<'_>)) -> Self {
+        let mut options = Self::new();
+        for item in text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+            if item.is_empty() {
+                continue;
+            }
+            let (key, value) = match item.iter().position(|&byte| byte == b'=') {
+                Some(at) => (item[..at].trim_ascii(), Some(item[at + 1..].trim_ascii())),
+                None => (item, None),
+            };
+            let Some(known) = KEYS.iter().find(|known| known.name.as_bytes() == key) else {
+                problem(&Problem { key, value: None });
+                continue;
+            };
+            if (known.set)(&mut options, value.unwrap_or(b"")).is_none() {
+                problem(&Problem { key, value: Some(value.unwrap_or(b"")) });
+            }
+        }
+        options
+    }
+
+    /// Which options are named, a bit each.
+    pub(crate) fn named(&self) -> u32 {
+        u32::from(self.decay.is_some())
+            | u32::from(self.hugepages.is_some()) << 1
+            | u32::from(self.stats.is_some()) << 2
+    }
+
+    /// These wishes but for the options in `named`.
+    #[must_use]
+    pub(crate) fn without(mut self, named: u32) -> Self {
+        self.decay = self.decay.filter(|_| named & 1 == 0);
+        self.hugepages = self.hugepages.filter(|_| named & 2 == 0);
+        self.stats = self.stats.filter(|_| named & 4 == 0);
+        self
+    }
+}
+
+/// One option as it is written.
+struct Key {
+    name: &'static str,
+    allowed: &'static str,
+    set: fn(&mut Options, &[u8]) -> Option<()>,
+}
+
+/// All options, in the order in which they are listed to users.
+static KEYS: [Key; 3] = [
+    Key {
+        name: "decay",
+        allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
+        set: |options, value| {
+            options.decay = Some(match value {
+                b"never" => Decay::Never,
+                b"0" => Decay::Within(Duration::ZERO),
+                _ => Decay::Within(time(value)?),
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "hugepages",
+        allowed: "auto, always or never",
+        set: |options, value| {
+            options.hugepages = Some(match value {
+                b"auto" => HugepagePolicy::Auto,
+                b"always" => HugepagePolicy::Always,
+                b"never" => HugepagePolicy::Never,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "stats",
+        allowed: "exit or off",
+        set: |options, value| {
+            options.stats = Some(match value {
+                b"exit" => true,
+                b"off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+];
+
+/// An item that was not understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Problem<'a> {
+    /// What stands before the `=`.
+    pub key: &'a [u8],
+    /// What stands behind it, if the key is known.
+    pub value: Option<&'a [u8]>,
+}
+
+impl Problem<'_> {
+    /// The problem and what is allowed instead, as a line.
+    pub fn line(&self) -> Line {
+        let mut line = Line::new();
+        line.push(b"spandrel: ");
+        line.push(VARIABLE.as_bytes());
+        let known = KEYS.iter().find(|known| known.name.as_bytes() == self.key);
+        if let (Some(value), Some(known)) = (self.value, known) {
+            line.push(b": bad value ");
+            line.push_quoted(value);
+            line.push(b" of ");
+            line.push(self.key);
+            line.push(b", which stays as it was; allowed: ");
+            line.push(known.allowed.as_bytes());
+        } else {
+            line.push(b": unknown option ");
+            line.push_quoted(self.key);
+            line.push(b"; there are: ");
+            for (i, known) in KEYS.iter().enumerate() {
+                line.push(if i == 0 { b"" } else { b", " });
+                line.push(known.name.as_bytes());
+            }
+        }
+        line
+    }
+}
+
+/// A number with decimals and what follows it: the number times `scale`, and the rest.
+fn number(text: &[u8], scale: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> {
+    let whole = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut rest = &text[whole..];
+    let mut decimals: &[u8] = b"";
+    if let Some(behind) = rest.strip_prefix(b".") {
+        let count = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        (decimals, rest) = behind.split_at(count);
+        if decimals.is_empty() {
+            return None;
+        }
+    }
+    if whole == 0 {
+        return None;
+    }
+    let scale = scale(rest.trim_ascii())?;
+    let mut value = 0u64;
+    for digit in &text[..whole] {
+        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    }
+    let mut value = value.checked_mul(scale)?;
+    let mut part = scale;
+    for digit in decimals {
+        // Each digit of its own: what is lost is less than a unit of the result per digit.
+        part /= 10;
+        value = value.checked_add(part * u64::from(digit - b'0'))?;
+    }
+    Some(value)
+}
+
+fn time(text: &[u8]) -> Option<Duration> {
+    let ms = number(text, |unit| {
+        Some(match unit {
+            b"ms" => 1,
+            b"s" => 1000,
+            b"min" => 60_000,
+            b"h" => 3_600_000,
+            _ => return None,
+        })
+    })?;
+    (ms <= DECAY_MOST_MS).then_some(Duration::from_millis(ms))
+}
+
+/// The longest decay, so that ages fit the clocks of 32 bits: about 24 days.
+pub const DECAY_MOST_MS: u64 = u32::MAX as u64 / 2;
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn problems(text: &str) -> (Options, Vec<String>) {
+        let mut said = Vec::new();
+        let options = Options::parse(text.as_bytes(), |problem| {
+            said.push(String::from_utf8(problem.line().bytes().to_vec()).unwrap());
+        });
+        (options, said)
+    }
+
+    #[test]
+    fn what_is_understood() {
+        let ms = |text| time(text).map(|t| t.as_millis());
+        assert_eq!(ms(b"10s"), Some(10_000));
+        assert_eq!(ms(b"1.5s"), Some(1_500));
+        assert_eq!(ms(b"250 ms"), Some(250));
+        assert_eq!(ms(b"0.5min"), Some(30_000));
+        assert_eq!(ms(b"2h"), Some(7_200_000));
+        for text in ["", "s", "10", "1.s", ".5s", "-1s", "1 day", "99999999999999999999s", "600h"] {
+            assert_eq!(ms(text.as_bytes()), None, "{text}");
+        }
+        let all = " decay = 5s , hugepages=always,,stats=exit, decay=never";
+        let wanted = Options::new()
+            .decay(Decay::Never)
+            .hugepages(HugepagePolicy::Always)
+            .stats_at_exit(true);
+        assert_eq!(problems(all), (wanted, vec![]));
+        assert_eq!(problems("decay=0").0, Options::new().decay(Decay::Within(Duration::ZERO)));
+        assert_eq!(problems(" , ,"), (Options::new(), vec![]));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_told_with_what_is() {
+        let (options, said) = problems("decay=soon,colour=blue,hugepages,stats=exit");
+        assert_eq!(options, Options::new().stats_at_exit(true));
+        assert_eq!(
+            said,
+            [
+                "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
+                 a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
+                "spandrel: SPANDREL: unknown option `colour`; there are: decay, hugepages, stats",
+                "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
+                 auto, always or never",
+            ]
+        );
+        let (_, said) = problems(&format!("a\u{1b}[1m{}=1", "x".repeat(100)));
+        assert!(said[0].starts_with("spandrel: SPANDREL: unknown option `a?[1mxxxx"), "{said:?}");
+        assert!(said[0].contains("xxx...`; there are"), "{said:?}");
+    }
+
+    #[test]
+    fn what_somebody_else_has_named_is_left_out() {
+        let all = problems("decay=0,hugepages=never,stats=exit").0;
+        assert_eq!(all.without(0), all);
+        assert_eq!(all.without(all.named()), Options::new());
+        let environment = Options::new().decay(Decay::Never);
+        assert_eq!(all.without(environment.named()).named(), all.named() & !environment.named());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut told = 0;
+            Options::parse(&text, |problem| {
+                assert!(!problem.line().bytes().is_empty());
+                told += 1;
+            });
+            prop_assert!(told <= text.len());
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Options on their way to the floors: the environment's first, then the program's.
+//!
+//! What the environment names stays as it says, so that an operator can overrule a program. It is read
+//! on the first slow path that finds it set up, which may be before `main`; a thread that comes in
+//! meanwhile goes on with what is known, nobody waits.
+
+use super::building::pages;
+use crate::base::options::{Options, VARIABLE};
+use crate::base::sync::AtomicU32;
+use crate::base::sync::Ordering::Relaxed;
+use core::ffi::{CStr, c_char};
+use core::sync::atomic::AtomicBool;
+
+/// Whether nothing is left to do on a slow path but its own work. Cleared by who has something.
+static SETTLED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a thread has begun to read the environment.
+static READ: AtomicBool = AtomicBool::new(false);
+
+/// Whether the allocator's own options were set.
+static CONFIGURED: AtomicBool = AtomicBool::new(false);
+
+/// Which options the environment named.
+static NAMED: AtomicU32 = AtomicU32::new(0);
+
+/// Whether a snapshot is wanted when the process ends.
+static STATS_AT_EXIT: AtomicBool = AtomicBool::new(false);
+
+/// Whether `stats=exit` was asked for. For the C door, which has an end of process to hook.
+pub fn stats_at_exit() -> bool {
+    STATS_AT_EXIT.load(Relaxed)
+}
+
+/// On every slow path: one load.
+#[inline]
+pub fn attend() {
+    if !SETTLED.load(Relaxed) {
+        read_environment();
+    }
+}
+
+/// Sets what these options name, unless the environment has named it. They count from the next
+/// decision on; a program that wants them from the first byte on has a [`Configured`] allocator.
+///
+/// ```
+/// use spandrel::{Decay, Options};
+/// spandrel::configure(&Options::new().decay(Decay::Never));
+/// ```
+///
+/// [`Configured`]: super::Configured
+pub fn configure(options: &Options) {
+    attend();
+    apply(&options.without(NAMED.load(Relaxed)));
+}
+
+/// The same, once, for the allocator that was made with these options.
+#[inline]
+pub(super) fn configure_once(options: &Options) {
+    if !CONFIGURED.load(Relaxed) && !CONFIGURED.swap(true, Relaxed) {
+        configure(options);
+    }
+}
+
+fn apply(options: &Options) {
+    let policy = pages().policy();
+    if let Some(decay) = options.decay {
+        policy.set_decay(decay);
+    }
+    if let Some(hugepages) = options.hugepages {
+        policy.set_hugepages(hugepages);
+    }
+    if let Some(stats) = options.stats {
+        STATS_AT_EXIT.store(stats, Relaxed);
+    }
+}
+
+unsafe extern "C" {
+    static mut environ: *const *const c_char;
+}
+
+#[cold]
+#[inline(never)]
+fn read_environment() {
+    // SAFETY: a word of the C library's; a program that changes its environment while it starts
+    // threads is broken already.
+    let start = unsafe { environ };
+    // Before the C library is set up there is none: the next slow path looks again.
+    if start.is_null() || READ.swap(true, Relaxed) {
+        return;
+    }
+    SETTLED.store(true, Relaxed);
+    // A program with more rights than its caller does not let that one set it up.
+    // SAFETY: getauxval reads what the kernel handed over.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        return;
+    }
+    // SAFETY: errno is this thread's own.
+    let saved = unsafe { *libc::__errno_location() };
+    if let Some(text) = variable(start) {
+        let options = Options::parse(text, |problem| problem.line().say());
+        NAMED.store(options.named(), Relaxed);
+        apply(&options);
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = saved };
+}
+
+/// The variable's value in an environment.
+fn variable(start: *const *const c_char) -> Option<&'static [u8]> {
+    for i in 0.. {
+        // SAFETY: an environment is an array of strings that ends with a null pointer.
+        let entry = unsafe { *start.add(i) };
+        if entry.is_null() {
+            break;
+        }
+        // SAFETY: as above.
+        let entry = unsafe { CStr::from_ptr(entry) }.to_bytes();
+        let value = entry.strip_prefix(VARIABLE.as_bytes()).and_then(|e| e.strip_prefix(b"="));
+        if value.is_some() {
+            return value;
+        }
+    }
+    None
+}

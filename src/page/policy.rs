@@ -1,0 +1,98 @@
+//! What can be set of the page heap while it works. All zero is the default.
+//!
+//! Words of their own, read relaxed on slow paths: a new setting counts from the next decision on.
+
+use crate::base::options::{DECAY_MOST_MS, Decay, HugepagePolicy};
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::{AtomicU8, AtomicU32};
+use core::time::Duration;
+
+/// How long free memory stays unless somebody says otherwise, in milliseconds.
+const DECAY_MS: u32 = 10_000;
+/// `decay` for [`Decay::Never`].
+const NEVER: u32 = u32::MAX;
+
+/// The settings of one page heap.
+#[derive(Debug)]
+pub struct Policy {
+    /// Milliseconds plus one; 0 is the default.
+    decay: AtomicU32,
+    /// A [`HugepagePolicy`].
+    hugepages: AtomicU8,
+}
+
+impl Policy {
+    const_fn! {
+        /// The defaults; all zero bits.
+        pub fn new() -> Self {
+            Self { decay: AtomicU32::new(0), hugepages: AtomicU8::new(0) }
+        }
+    }
+
+    /// Sets how long free memory stays.
+    pub fn set_decay(&self, decay: Decay) {
+        let word = match decay {
+            Decay::Never => NEVER,
+            Decay::Within(time) => time.as_millis().min(DECAY_MOST_MS.into()) as u32 + 1,
+        };
+        self.decay.store(word, Relaxed);
+    }
+
+    /// How long free memory stays, in milliseconds; `None` is for ever.
+    pub fn decay_ms(&self) -> Option<u32> {
+        match self.decay.load(Relaxed) {
+            0 => Some(DECAY_MS),
+            NEVER => None,
+            word => Some(word - 1),
+        }
+    }
+
+    /// How long free memory stays.
+    pub fn decay(&self) -> Decay {
+        self.decay_ms().map_or(Decay::Never, |ms| Decay::Within(Duration::from_millis(ms.into())))
+    }
+
+    /// Sets when hugepages are asked for.
+    pub fn set_hugepages(&self, policy: HugepagePolicy) {
+        self.hugepages.store(policy as u8, Relaxed);
+    }
+
+    /// When hugepages are asked for.
+    pub fn hugepages(&self) -> HugepagePolicy {
+        match self.hugepages.load(Relaxed) {
+            1 => HugepagePolicy::Always,
+            2 => HugepagePolicy::Never,
+            _ => HugepagePolicy::Auto,
+        }
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_is_the_default_and_what_is_set_is_read() {
+        let policy = Policy::new();
+        assert_eq!(policy.decay(), Decay::Within(Duration::from_secs(10)));
+        assert_eq!(policy.hugepages(), HugepagePolicy::Auto);
+        for decay in [Decay::Within(Duration::ZERO), Decay::Within(Duration::from_secs(60))] {
+            policy.set_decay(decay);
+            assert_eq!(policy.decay(), decay);
+        }
+        policy.set_decay(Decay::Within(Duration::MAX));
+        assert_eq!(policy.decay_ms(), Some(DECAY_MOST_MS as u32));
+        policy.set_decay(Decay::Never);
+        assert_eq!((policy.decay(), policy.decay_ms()), (Decay::Never, None));
+        for hugepages in [HugepagePolicy::Always, HugepagePolicy::Never, HugepagePolicy::Auto] {
+            policy.set_hugepages(hugepages);
+            assert_eq!(policy.hugepages(), hugepages);
+        }
+    }
+}
