@@ -56,11 +56,14 @@ impl Os for Sealed {
         unsafe { self.0.advise_hugepages(at, bytes, wanted) }
     }
 
-    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
         // SAFETY: the caller's promise.
-        unsafe { self.0.remap(at, old, new) }
+        unsafe { self.0.resize(at, old, new) }
     }
-
+    unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.move_onto(at, old, to, new) }
+    }
     fn now_ms(&self) -> u64 {
         self.0.now_ms()
     }

@@ -38,6 +38,9 @@ pub const MAX_SMALL_ALIGN: usize = MAX_SMALL;
 /// Every size is a multiple of this, and so is every object's address.
 pub const MIN_ALIGN: usize = 8;
 
+/// What C's largest basic types are aligned to (`alignof(max_align_t)`).
+pub const C_ALIGN: usize = 16;
+
 /// A span may waste this much at its end: one part in 80.
 const MAX_TAIL: usize = 80;
 /// Below this many bytes a batch is [`BATCH`] objects; above, as many as fit.
@@ -127,6 +130,22 @@ const BY_SIZE: [u16; MAX_SMALL / 8 + 1] = {
     table
 };
 
+/// Class by size in words of 8 bytes for calls without an alignment, of which C promises that any
+/// object of 16 bytes or more may be put there.
+const BY_SIZE_FOR_C: [u16; MAX_SMALL / 8 + 1] = {
+    let mut table = BY_SIZE;
+    let mut words = 2;
+    while words < table.len() {
+        let class = table[words] as usize / STRIDE;
+        if !(SIZES[class] as usize).is_multiple_of(C_ALIGN) {
+            assert!((SIZES[class + 1] as usize).is_multiple_of(C_ALIGN));
+            table[words] = ((class + 1) * STRIDE) as u16;
+        }
+        words += 1;
+    }
+    table
+};
+
 const ALIGNS: usize = MAX_SMALL_ALIGN.ilog2() as usize + 1;
 
 /// The first class from a given one on whose size is a multiple of `1 << align`.
@@ -169,6 +188,16 @@ impl Class {
         Some(Self(BY_ALIGN[align.trailing_zeros() as usize][class.index()]))
     }
 
+    /// The class that serves `malloc(size)`, or `None` where only the page heap can: a multiple of
+    /// [`C_ALIGN`] from that size on.
+    #[inline(always)]
+    pub const fn of_c(size: usize) -> Option<Self> {
+        if size > MAX_SMALL {
+            return None;
+        }
+        Some(Self(BY_SIZE_FOR_C[size.div_ceil(8)]))
+    }
+
     /// The class with this index.
     ///
     /// # Panics
@@ -176,6 +205,14 @@ impl Class {
     pub const fn from_index(index: usize) -> Self {
         assert!(index < CLASSES);
         Self((index * STRIDE) as u16)
+    }
+
+    /// The class of a span with this class byte, see [`Use`].
+    #[inline(always)]
+    pub const fn from_byte(byte: u8) -> Self {
+        // SAFETY: the byte of a span is its class's index plus one.
+        unsafe { core::hint::assert_unchecked(byte >= 1 && byte as usize <= CLASSES) };
+        Self((byte as u16 - 1) * STRIDE as u16)
     }
 
     /// All classes, smallest first.
@@ -238,7 +275,12 @@ pub enum Use {
     Span(Class),
     /// The first granule of a large block; the further ones say [`Use::None`].
     Large,
+    /// The first granule of a block that has a mapping of its own.
+    Mapping,
 }
+
+/// How many class bytes there are.
+pub const USES: usize = CLASSES + 3;
 
 impl Use {
     /// The class byte.
@@ -247,15 +289,19 @@ impl Use {
         match self {
             Use::None => 0,
             Use::Span(class) => class.index() as u8 + 1,
-            Use::Large => 255,
+            Use::Large => CLASSES as u8 + 1,
+            Use::Mapping => CLASSES as u8 + 2,
         }
     }
 
     /// Reads a class byte.
     #[inline]
     pub const fn unpack(byte: u8) -> Self {
+        const LARGE: u8 = Use::Large.pack();
+        const MAPPING: u8 = Use::Mapping.pack();
         match byte {
-            255 => Use::Large,
+            LARGE => Use::Large,
+            MAPPING => Use::Mapping,
             1.. if (byte as usize) <= CLASSES => Use::Span(Class::from_index(byte as usize - 1)),
             _ => Use::None,
         }
@@ -328,6 +374,17 @@ mod tests {
     }
 
     #[test]
+    fn c_gets_the_first_class_that_suits_every_type() {
+        for size in 0..=MAX_SMALL {
+            let class = Class::of_c(size).unwrap();
+            let align = if size < C_ALIGN { 8 } else { C_ALIGN };
+            let class_of_layout = Class::of(size, align).unwrap();
+            assert_eq!(class, class_of_layout, "size {size}");
+        }
+        assert_eq!((Class::of_c(MAX_SMALL + 1), Class::of_c(usize::MAX)), (None, None));
+    }
+
+    #[test]
     fn every_alignment_gets_the_first_class_that_is_a_multiple() {
         for shift in 0..=MAX_SMALL_ALIGN.ilog2() {
             let align = 1 << shift;
@@ -355,6 +412,7 @@ mod tests {
         for byte in 0..=255 {
             let usage = Use::unpack(byte);
             assert!(usage == Use::None || usage.pack() == byte);
+            assert!((usage.pack() as usize) < USES);
         }
         for class in Class::all() {
             assert_eq!(Use::unpack(Use::Span(class).pack()), Use::Span(class));

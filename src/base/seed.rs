@@ -71,6 +71,8 @@ pub enum Seed {
     ListRelaxed,
     /// M6: memory is added to a window that its publisher has not put on the list yet.
     NotListed,
+    /// M6: a block's mark is taken away by a load and a store where a compare-and-swap must decide.
+    UnmarkByStore,
     /// M7: pages are released without claiming them first.
     PurgeUnclaimed,
     /// M7: a purged hugepage is noted as zero after it was given back.

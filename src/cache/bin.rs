@@ -6,6 +6,7 @@
 //!
 //! The objects themselves are never read or written.
 
+use crate::base::death;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicPtr;
 use crate::base::sync::Ordering::Relaxed;
@@ -65,6 +66,26 @@ impl Bin {
         let top = self.top.load(Relaxed);
         if top >= self.end.get() {
             return false;
+        }
+        // SAFETY: below `end` lie slots of the bin's array.
+        unsafe { *top = object };
+        self.step(1);
+        true
+    }
+
+    /// As [`Bin::push`], and dies by name if the object is the one that was pushed last.
+    ///
+    /// # Safety
+    /// As [`Bin::push`].
+    #[inline(always)]
+    pub unsafe fn push_once(&self, object: *mut u8) -> bool {
+        let top = self.top.load(Relaxed);
+        if top >= self.end.get() {
+            return false;
+        }
+        // SAFETY: the slot below every array is null and nobody's (`sizing`).
+        if unsafe { *top.sub(1) } == object {
+            death::double_free(object.addr());
         }
         // SAFETY: below `end` lie slots of the bin's array.
         unsafe { *top = object };

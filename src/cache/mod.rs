@@ -9,6 +9,8 @@ pub mod registry;
 pub mod sizing;
 #[cfg(not(spandrel_model))]
 pub mod slot;
+#[cfg(not(spandrel_model))]
+mod tls;
 
 use crate::base::classes::{CLASSES, Class};
 use crate::base::seed::{self, Seed};

@@ -48,15 +48,18 @@ const LADDERS: [[u16; RUNGS]; CLASSES] = {
 };
 
 /// Where each rung's array lies in a cache's slots: all first rungs, then all second ones, ..., so
-/// that a thread which keeps little touches little memory.
+/// that a thread which keeps little touches little memory. The slot before each is never written: a
+/// bin may look at what lies below its lowest object.
 const OFFSETS: ([[u32; RUNGS]; CLASSES], usize) = {
     let mut offsets = [[0; RUNGS]; CLASSES];
     let (mut at, mut rung) = (0, 0);
     while rung < RUNGS {
         let mut class = 0;
         while class < CLASSES {
-            offsets[class][rung] = at as u32;
-            at += LADDERS[class][rung] as usize;
+            if LADDERS[class][rung] != 0 {
+                offsets[class][rung] = at as u32 + 1;
+                at += 1 + LADDERS[class][rung] as usize;
+            }
             class += 1;
         }
         rung += 1;
@@ -146,7 +149,8 @@ mod tests {
         let mut used = vec![false; SLOTS];
         for class in Class::all() {
             for rung in (0..RUNGS).map_while(|i| rung(class, i)) {
-                for slot in &mut used[rung.offset..rung.offset + rung.capacity] {
+                // The slot below is part of it.
+                for slot in &mut used[rung.offset - 1..rung.offset + rung.capacity] {
                     assert!(!std::mem::replace(slot, true));
                 }
             }

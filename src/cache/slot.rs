@@ -9,21 +9,16 @@
 //! nobody controls, and others may allocate after ours. A pthread key's destructor runs after all of
 //! them; it empties the cache in each of the system's four rounds and gives it up in the last.
 
+use super::tls::{self, NEW};
 use super::{Caches, ThreadCache};
 use crate::os::Os;
 use crate::span::Objects;
-use core::cell::Cell;
 use core::ptr::{self, NonNull};
 
 /// Rounds that a system runs key destructors for (`PTHREAD_DESTRUCTOR_ITERATIONS`).
 const ROUNDS: u8 = 4;
 
-static NEW: ThreadCache = ThreadCache::new();
 static GONE: ThreadCache = ThreadCache::new();
-
-std::thread_local! {
-    static CURRENT: Cell<*const ThreadCache> = const { Cell::new(&raw const NEW) };
-}
 
 /// What is called with the thread's cache when a thread ends.
 pub type ExitHook = unsafe extern "C" fn(*mut u8);
@@ -32,7 +27,7 @@ pub type ExitHook = unsafe extern "C" fn(*mut u8);
 #[inline(always)]
 pub fn current() -> &'static ThreadCache {
     // SAFETY: the pointer is that of a static or of a cache, neither of which is ever unmapped.
-    unsafe { &*CURRENT.get() }
+    unsafe { &*tls::get() }
 }
 
 /// The running thread's own cache, got now if it has none yet. `None`: it does without, because it
@@ -47,7 +42,7 @@ pub fn own<B: Objects>(caches: &'static Caches<B>, hook: ExitHook) -> Option<&'s
     }
     let cache = caches.adopt()?;
     // Live before the hook is armed: arming may itself allocate.
-    CURRENT.set(cache);
+    tls::set(cache);
     if !caches.below().os().at_thread_exit(hook, NonNull::from(cache).cast()) {
         // Nobody would take the cache back, so this thread does without.
         leave(caches, cache);
@@ -71,6 +66,6 @@ pub fn exit<B: Objects>(caches: &'static Caches<B>, hook: ExitHook) {
 }
 
 fn leave<B: Objects>(caches: &'static Caches<B>, cache: &'static ThreadCache) {
-    CURRENT.set(&raw const GONE);
+    tls::set(&raw const GONE);
     caches.retire(cache);
 }

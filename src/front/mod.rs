@@ -3,7 +3,9 @@
 //! `Layout` to class is a `const` table look-up that folds when the layout is constant; popping or
 //! pushing a pointer is the rest. A free that brings its layout touches no metadata at all.
 
+pub mod bare;
 pub mod building;
+pub mod c;
 pub mod config;
 mod realloc;
 

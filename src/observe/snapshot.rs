@@ -165,7 +165,8 @@ impl Stats {
                             self.add_span(span);
                         }
                     }
-                    Use::None => {}
+                    // Counted by the page heap; it lies in no hugepage of ours.
+                    Use::Mapping | Use::None => {}
                 }
             }
         }

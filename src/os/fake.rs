@@ -116,13 +116,21 @@ mod real {
             self.works() && unsafe { self.real.advise_hugepages(at, bytes, wanted) }
         }
 
-        unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
+        unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
             let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
-            if !self.works() || new > room + old {
-                return None;
-            }
             // SAFETY: the caller's promise.
-            unsafe { self.real.remap(at, old, new) }
+            self.works() && new <= room + old && unsafe { self.real.resize(at, old, new) }
+        }
+
+        unsafe fn move_onto(
+            &self,
+            at: NonNull<u8>,
+            old: usize,
+            to: NonNull<u8>,
+            new: usize,
+        ) -> bool {
+            // SAFETY: the caller's promise.
+            self.works() && unsafe { self.real.move_onto(at, old, to, new) }
         }
 
         fn now_ms(&self) -> u64 {
@@ -275,8 +283,12 @@ mod modelled {
             false
         }
 
-        unsafe fn remap(&self, _: NonNull<u8>, _: usize, _: usize) -> Option<NonNull<u8>> {
-            None
+        unsafe fn resize(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
+            false
+        }
+
+        unsafe fn move_onto(&self, _: NonNull<u8>, _: usize, _: NonNull<u8>, _: usize) -> bool {
+            false
         }
 
         fn now_ms(&self) -> u64 {

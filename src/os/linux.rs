@@ -180,15 +180,31 @@ impl Os for Linux {
         .is_some()
     }
 
-    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>> {
-        let moved = self.call(&self.remaps, || {
-            // SAFETY: the caller owns the old mapping and gives its addresses up on success.
-            let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, new, libc::MREMAP_MAYMOVE) };
-            (moved != libc::MAP_FAILED).then(|| moved.expose_provenance())
-        })?;
-        self.mapped.fetch_add(new, Relaxed);
-        self.mapped.fetch_sub(old, Relaxed);
-        NonNull::new(ptr::with_exposed_provenance_mut(moved))
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
+        let done = self.call(&self.remaps, || {
+            // SAFETY: the caller's mapping; without MREMAP_MAYMOVE it stays where it is.
+            (unsafe { libc::mremap(at.as_ptr().cast(), old, new, 0) } != libc::MAP_FAILED)
+                .then_some(())
+        });
+        if done.is_some() {
+            self.mapped.fetch_add(new, Relaxed);
+            self.mapped.fetch_sub(old, Relaxed);
+        }
+        done.is_some()
+    }
+
+    unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, _: usize) -> bool {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        let done = self.call(&self.remaps, || {
+            // SAFETY: both ranges are the caller's and do not overlap; what lay behind the target's
+            // front is given up.
+            let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, old, flags, to.as_ptr()) };
+            (moved != libc::MAP_FAILED).then_some(())
+        });
+        if done.is_some() {
+            self.mapped.fetch_sub(old, Relaxed);
+        }
+        done.is_some()
     }
 
     fn now_ms(&self) -> u64 {

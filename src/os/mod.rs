@@ -52,12 +52,19 @@ pub trait Os: Sync {
     /// The range came from [`Os::map`].
     unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool;
 
-    /// Resizes a mapping, moving it where it must; the contents up to the smaller size stay.
+    /// Resizes a mapping where it is; the contents up to the smaller size stay.
     ///
     /// # Safety
     /// `at` and `old` are one whole mapping of the caller's; both sizes are multiples of the page
-    /// size. On `Some` the old addresses are gone.
-    unsafe fn remap(&self, at: NonNull<u8>, old: usize, new: usize) -> Option<NonNull<u8>>;
+    /// size. On `true` its length is `new`.
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool;
+
+    /// Moves the pages of one mapping onto the front of a longer one, whose own go.
+    ///
+    /// # Safety
+    /// `at` and `old`, `to` and `new` are two whole mappings of the caller's, the first no longer than
+    /// the second. On `true` the first is gone; on `false` the target's first `old` bytes may be.
+    unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
 
     /// Milliseconds on a clock that never goes back; coarse and cheap.
     fn now_ms(&self) -> u64;
@@ -99,7 +106,7 @@ pub struct OsCounts {
     pub purges: u64,
     /// Calls of [`Os::advise_hugepages`].
     pub advices: u64,
-    /// Calls of [`Os::remap`].
+    /// Calls of [`Os::resize`] and [`Os::move_onto`].
     pub remaps: u64,
     /// Calls that failed.
     pub failures: u64,

@@ -273,7 +273,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         };
         while start < end {
             let stop = ((start | (WINDOW - 1)) + 1).min(end);
+            let known = self.find(start).is_some();
             if let Some(window) = self.window_at(start) {
+                if !known || !seed::on(Seed::NotListed) {
+                    self.map.list(window);
+                }
                 let first = Granule::of(start).hugepage();
                 window.add(first, (stop - start) / HUGEPAGE);
                 added = true;
@@ -289,11 +293,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     /// The window that holds `addr`, made and published if it is new.
-    fn window_at(&self, addr: usize) -> Option<&Window<M>> {
+    pub(super) fn window_at(&self, addr: usize) -> Option<&Window<M>> {
         if let Some(window) = self.find(addr) {
-            if !seed::on(Seed::NotListed) {
-                self.map.list(window);
-            }
             return Some(window);
         }
         if !self.map.covers(addr) {

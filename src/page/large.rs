@@ -1,9 +1,17 @@
 //! Large blocks: whole granules from the page heap up to 128 MiB, a mapping of their own above.
 //!
-//! Which of the two a block is follows from its size and alignment alone ([`Extent::of`]), so a
-//! free that brings its `Layout` needs no look-up for a mapping of its own.
+//! Which of the two a block is follows from its size and alignment alone ([`Extent::of`]). Either
+//! leaves the same record: a mark on its first granule in the window that holds it, and a length.
+//! So every free is checked, and one that brings no `Layout` finds what it needs. A window that
+//! holds nothing but such records is published and not listed: no search for granules comes by.
+//!
+//! # Orderings
+//! Mark and length are Relaxed: the program's own hand-over of the block orders its holder and who
+//! gives it back. Of two that give one block back, the exchange of the mark lets one through
+//! (model M6).
 
 use super::heap::PageHeap;
+use super::window::Window;
 use crate::base::classes::Use;
 use crate::base::death;
 use crate::base::sync::Ordering::Relaxed;
@@ -23,7 +31,7 @@ pub enum Extent {
     },
     /// A mapping of this many bytes, at a multiple of `align`.
     Mapping {
-        /// How many, a multiple of the page size.
+        /// How many, a multiple of the page size and of a granule.
         bytes: usize,
         /// Where it starts when it is new, at least a hugepage.
         align: usize,
@@ -31,6 +39,14 @@ pub enum Extent {
 }
 
 impl Extent {
+    /// Bytes of the block.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Extent::Granules { count, .. } => count * GRANULE,
+            Extent::Mapping { bytes, .. } => bytes,
+        }
+    }
+
     /// How a block of `size` bytes (0 is held like 1) at `align` is held; `None` if no system could.
     pub const fn of(size: usize, align: usize, page_size: usize) -> Option<Self> {
         let size = if size == 0 { 1 } else { size };
@@ -44,7 +60,8 @@ impl Extent {
             return None;
         }
         let align = if align > HUGEPAGE { align } else { HUGEPAGE };
-        Some(Extent::Mapping { bytes: size.next_multiple_of(page_size), align })
+        let unit = if page_size > GRANULE { page_size } else { GRANULE };
+        Some(Extent::Mapping { bytes: size.next_multiple_of(unit), align })
     }
 }
 
@@ -61,11 +78,112 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             }
             Extent::Mapping { bytes, align } => {
                 let at = self.os.map(bytes, align)?;
-                self.counters.huge.fetch_add(bytes, Relaxed);
-                self.counters.huge_blocks.fetch_add(1, Relaxed);
+                let Some(window) = self.window_at(at.addr().get()) else {
+                    // SAFETY: nobody else knows of this mapping.
+                    unsafe { self.drop_mapping(at, bytes) };
+                    return None;
+                };
+                self.note_mapping(window, at, bytes);
                 Some(at)
             }
         }
+    }
+
+    /// What a block's first granule is marked with, and how many bytes the block has, if a large
+    /// block or a mapping starts at `addr`. Lock-free; for a block in the program's hands it is exact.
+    pub fn large_at(&self, addr: usize) -> Option<(Use, usize)> {
+        let window = self.find(addr)?;
+        let first = Granule::of(addr);
+        match window.usage(first) {
+            usage @ (Use::Large | Use::Mapping) if addr.is_multiple_of(GRANULE) => {
+                Some((usage, window.length(first) * GRANULE))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes a block back that [`PageHeap::large_at`] has found; one free of several, the others die.
+    ///
+    /// # Safety
+    /// Nobody uses the block any more.
+    pub unsafe fn large_free_found(&self, at: NonNull<u8>, usage: Use, bytes: usize) {
+        if usage == Use::Mapping {
+            self.forget_mapping(at, bytes);
+            // SAFETY: the caller gives up a block that is this whole mapping.
+            return unsafe { self.drop_mapping(at, bytes) };
+        }
+        // SAFETY: the caller gives up a run of this many granules.
+        unsafe { self.large_free(at, bytes, 1) }
+    }
+
+    fn note_mapping(&self, window: &Window<M>, at: NonNull<u8>, bytes: usize) {
+        let first = Granule::of(at.addr().get());
+        window.set_length(first, bytes / GRANULE);
+        window.set_usage(first, 1, Use::Mapping);
+        self.counters.huge.fetch_add(bytes, Relaxed);
+        self.counters.huge_blocks.fetch_add(1, Relaxed);
+    }
+
+    /// Takes the record of a mapping away, for one caller of all that try; dies by name if `at` is
+    /// not the start of a mapping of that many bytes.
+    fn forget_mapping(&self, at: NonNull<u8>, bytes: usize) -> &Window<M> {
+        let addr = at.addr().get();
+        let Some(window) = self.find(addr) else { self.not_a_block(addr) };
+        let first = Granule::of(addr);
+        match window.usage(first) {
+            Use::Mapping if !addr.is_multiple_of(GRANULE) => death::invalid_free(addr),
+            Use::Mapping if window.length(first) * GRANULE != bytes => death::wrong_class(addr),
+            Use::Mapping if window.unmark(first, Use::Mapping) => {}
+            Use::Mapping => death::double_free(addr),
+            Use::Span(_) | Use::Large => death::wrong_class(addr),
+            Use::None => self.not_a_block(addr),
+        }
+        self.counters.huge.fetch_sub(bytes, Relaxed);
+        self.counters.huge_blocks.fetch_sub(1, Relaxed);
+        window
+    }
+
+    /// # Safety
+    /// The whole mapping is the caller's to give up.
+    unsafe fn drop_mapping(&self, at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        if !unsafe { self.os.unmap(at, bytes) } {
+            // The system would not take the addresses (its limit of mappings, most likely); the
+            // memory behind them goes back all the same.
+            // SAFETY: as above.
+            unsafe { self.os.purge(at, bytes) };
+            self.counters.stranded.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// An address that is the start of no block was given back: dies by the name that fits.
+    #[cold]
+    pub fn not_a_block(&self, addr: usize) -> ! {
+        if self.inside_mapping(addr) {
+            death::invalid_free(addr)
+        }
+        match self.find(addr) {
+            Some(window) => window.not_a_block(addr),
+            None => death::foreign_free(addr),
+        }
+    }
+
+    /// Whether the nearest mark of a mapping below `addr` is that of one which reaches beyond it.
+    fn inside_mapping(&self, addr: usize) -> bool {
+        let mut end = addr;
+        while end != 0 {
+            let start = (end - 1) & !(WINDOW - 1);
+            if let Some(window) = self.find(start) {
+                let granules = (end - start).div_ceil(GRANULE);
+                let marked = |&index: &usize| window.usage(Granule(index as u32)) == Use::Mapping;
+                if let Some(index) = (0..granules).rev().find(marked) {
+                    let first = Granule(index as u32);
+                    return addr - window.address(first) < window.length(first) * GRANULE;
+                }
+            }
+            end = start;
+        }
+        false
     }
 
     /// Takes a block back; dies by name if it is none.
@@ -76,28 +194,23 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         match Extent::of(size, align, self.os.page_size()) {
             Some(Extent::Granules { count, .. }) => {
                 let addr = at.addr().get();
-                let Some(window) = self.find(addr) else { death::foreign_free(addr) };
+                let Some(window) = self.find(addr) else { self.not_a_block(addr) };
                 let first = Granule::of(addr);
                 match window.usage(first) {
                     Use::Large if !addr.is_multiple_of(GRANULE) => death::invalid_free(addr),
                     Use::Large if window.length(first) != count => death::wrong_class(addr),
-                    Use::Large if window.unmark_large(first) => self.give(window, first, count),
+                    Use::Large if window.unmark(first, Use::Large) => {
+                        self.give(window, first, count);
+                    }
                     Use::Large => death::double_free(addr),
-                    Use::Span(_) => death::wrong_class(addr),
-                    Use::None => window.not_a_block(addr),
+                    Use::Span(_) | Use::Mapping => death::wrong_class(addr),
+                    Use::None => self.not_a_block(addr),
                 }
             }
             Some(Extent::Mapping { bytes, .. }) => {
-                self.counters.huge.fetch_sub(bytes, Relaxed);
-                self.counters.huge_blocks.fetch_sub(1, Relaxed);
+                self.forget_mapping(at, bytes);
                 // SAFETY: the caller gives up a block that is this whole mapping.
-                if !unsafe { self.os.unmap(at, bytes) } {
-                    // The system would not take the addresses (its limit of mappings, most likely);
-                    // the memory behind them goes back all the same.
-                    // SAFETY: as above.
-                    unsafe { self.os.purge(at, bytes) };
-                    self.counters.stranded.fetch_add(bytes, Relaxed);
-                }
+                unsafe { self.drop_mapping(at, bytes) };
             }
             None => death::wrong_class(at.addr().get()),
         }
@@ -120,7 +233,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         match (Extent::of(old, align, page_size)?, Extent::of(new, align, page_size)?) {
             (Extent::Granules { count: old, .. }, Extent::Granules { count: new, .. }) => {
                 let addr = at.addr().get();
-                let Some(window) = self.find(addr) else { death::foreign_free(addr) };
+                let Some(window) = self.find(addr) else { self.not_a_block(addr) };
                 let first = Granule::of(addr);
                 if window.usage(first) != Use::Large || window.length(first) != old {
                     death::wrong_class(addr);
@@ -136,22 +249,56 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 }
                 Some(at)
             }
-            (Extent::Mapping { bytes: old, .. }, Extent::Mapping { bytes: new, .. }) => {
-                if old == new {
-                    return Some(at);
-                }
-                // A shrinking mapping stays where it is.
-                if align > page_size && new > old {
-                    return None;
-                }
-                // SAFETY: the caller's block is this whole mapping, and a page is alignment enough.
-                let moved = unsafe { self.os.remap(at, old, new) }?;
-                self.counters.huge.fetch_add(new, Relaxed);
-                self.counters.huge.fetch_sub(old, Relaxed);
-                Some(moved)
+            (Extent::Mapping { bytes: old, .. }, Extent::Mapping { bytes: new, align }) => {
+                // SAFETY: the caller's promise.
+                unsafe { self.resize_mapping(at, old, new, align) }
             }
             _ => None,
         }
+    }
+
+    /// Resizes a mapping in place, or moves its pages to a new one at a multiple of `align`.
+    ///
+    /// # Safety
+    /// As [`PageHeap::large_resize`].
+    unsafe fn resize_mapping(
+        &self,
+        at: NonNull<u8>,
+        old: usize,
+        new: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        // Without a record while it changes: the old addresses may be somebody else's at any moment.
+        let window = self.forget_mapping(at, old);
+        if old == new {
+            self.note_mapping(window, at, old);
+            return Some(at);
+        }
+        // SAFETY: the caller's block is this whole mapping.
+        if unsafe { self.os.resize(at, old, new) } {
+            self.note_mapping(window, at, new);
+            return Some(at);
+        }
+        let moved = if new > old { self.os.map(new, align) } else { None };
+        if let Some(to) = moved {
+            let Some(its) = self.window_at(to.addr().get()) else {
+                // SAFETY: nobody knows of it.
+                unsafe { self.drop_mapping(to, new) };
+                self.note_mapping(window, at, old);
+                return None;
+            };
+            // SAFETY: two whole mappings, the second made above; the block is shorter.
+            if unsafe { self.os.move_onto(at, old, to, new) } {
+                self.note_mapping(its, to, new);
+                return Some(to);
+            }
+            // The system may have taken the front of the target away before it refused.
+            self.counters.stranded.fetch_add(old, Relaxed);
+            // SAFETY: nobody knows of the rest.
+            unsafe { self.drop_mapping(to.add(old), new - old) };
+        }
+        self.note_mapping(window, at, old);
+        None
     }
 }
 
@@ -170,10 +317,10 @@ mod tests {
         let above = (128 << 20) + 1;
         assert_eq!(
             of(above, 1),
-            Some(Extent::Mapping { bytes: (128 << 20) + 4096, align: HUGEPAGE })
+            Some(Extent::Mapping { bytes: (128 << 20) + GRANULE, align: HUGEPAGE })
         );
         for size in [0, 1] {
-            assert_eq!(of(size, 1 << 30), Some(Extent::Mapping { bytes: 4096, align: 1 << 30 }));
+            assert_eq!(of(size, 1 << 30), Some(Extent::Mapping { bytes: GRANULE, align: 1 << 30 }));
         }
         assert_eq!(of(isize::MAX as usize, 1), None);
         assert_eq!(of(usize::MAX, 1), None);

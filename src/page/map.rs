@@ -1,4 +1,4 @@
-//! The page map: address to window, and all windows in order of their coming.
+//! The page map: address to window, and all windows with granules in order of their coming.
 //!
 //! The root table lies in the one static, zero until used, so a look-up is one load and needs no
 //! initialisation. Windows are never unpublished.
@@ -17,7 +17,7 @@ use core::ptr::{self, NonNull};
 pub struct PageMap<W> {
     /// By number in the address space; null where none is. Any thread.
     table: [AtomicPtr<W>; WINDOWS],
-    /// In order of publication, without gaps. Any thread.
+    /// In the order in which they first got granules, without gaps. Any thread.
     list: [AtomicPtr<W>; WINDOWS],
 }
 
@@ -46,7 +46,7 @@ impl<W> PageMap<W> {
     }
 
     /// Makes `window` the one that holds `addr`; if another thread was first, `Err` is its window.
-    /// Either is on the list afterwards.
+    /// Neither is put on the list.
     pub fn publish(&self, addr: usize, window: NonNull<W>) -> Result<(), &W> {
         let entry = &self.table[addr >> WINDOW_SHIFT];
         if seed::on(Seed::PublishByStore) {
@@ -56,19 +56,16 @@ impl<W> PageMap<W> {
             let lost = entry.compare_exchange(ptr::null_mut(), window.as_ptr(), success, Acquire);
             if let Err(winner) = lost {
                 // SAFETY: a non-null entry is a published window, which lives on.
-                let winner = unsafe { &*winner };
-                self.list(winner);
-                return Err(winner);
+                return Err(unsafe { &*winner });
             }
         }
-        // SAFETY: the caller's window is complete and lives on.
-        self.list(unsafe { window.as_ref() });
         Ok(())
     }
 
     /// Puts a published window on the list, unless it is there. Whoever adds memory to a window does
-    /// this first: its publisher may be stopped half way, and memory in a window that no search
-    /// comes by would be asked for again and again.
+    /// this first: the one who began it may be stopped half way, and memory in a window that no
+    /// search comes by would be asked for again and again. A window that only knows of blocks with a
+    /// mapping of their own is not on the list, so no search for granules comes by.
     pub fn list(&self, window: &W) {
         let new = ptr::from_ref(window).cast_mut();
         // Every number is published at most once, so the list cannot overflow. Nobody passes an
@@ -88,7 +85,7 @@ impl<W> PageMap<W> {
         }
     }
 
-    /// All published windows, oldest first.
+    /// All listed windows, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &W> {
         self.list.iter().map_while(|entry| {
             // SAFETY: as in `find`.
@@ -115,6 +112,8 @@ mod tests {
         let numbers = [0, 1, 77, WINDOWS - 1];
         for (number, window) in numbers.into_iter().zip(&windows) {
             assert_eq!(MAP.publish(number * WINDOW + 5, *window), Ok(()));
+            assert_ne!(MAP.iter().last(), MAP.find(number * WINDOW), "published, not listed");
+            (0..2).for_each(|_| MAP.list(MAP.find(number * WINDOW).unwrap()));
             let winner = MAP.find(number * WINDOW).unwrap();
             assert_eq!(MAP.publish(number * WINDOW, windows[0]), Err(winner));
         }

@@ -40,7 +40,8 @@ pub struct Window<M> {
     orders: [Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize],
     /// When a hugepage became whole, in milliseconds (wrapping). Written by who gives it back.
     freed_at: [AtomicU32; HUGEPAGES_PER_WINDOW],
-    /// Granules of the large block that starts here. Only its holder.
+    /// Granules of the block that starts here, if it is large or has a mapping of its own. Only its
+    /// holder.
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
     /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
     uses: [AtomicU8; GRANULES_PER_WINDOW],
@@ -113,6 +114,15 @@ impl<M> Window<M> {
         Use::unpack(self.uses[granule.index()].load(Relaxed))
     }
 
+    /// The class byte of the granule, below [`USES`](crate::base::classes::USES).
+    #[inline(always)]
+    pub fn class_byte(&self, granule: Granule) -> u8 {
+        let byte = self.uses[granule.index()].load(Relaxed);
+        // SAFETY: the bytes are zero at first and stored by `Use::pack`.
+        unsafe { core::hint::assert_unchecked((byte as usize) < crate::base::classes::USES) };
+        byte
+    }
+
     /// Notes what `count` granules that the caller holds are used for.
     pub fn set_usage(&self, first: Granule, count: usize, usage: Use) {
         for byte in &self.uses[first.index()..first.index() + count] {
@@ -120,13 +130,18 @@ impl<M> Window<M> {
         }
     }
 
-    /// Takes the mark of a large block off its first granule: true for exactly one caller.
-    pub(super) fn unmark_large(&self, first: Granule) -> bool {
+    /// Takes the mark of a block off its first granule: true for exactly one caller.
+    pub(super) fn unmark(&self, first: Granule, usage: Use) -> bool {
         let byte = &self.uses[first.index()];
-        byte.compare_exchange(Use::Large.pack(), Use::None.pack(), Relaxed, Relaxed).is_ok()
+        if seed::on(Seed::UnmarkByStore) {
+            let marked = byte.load(Relaxed) == usage.pack();
+            byte.store(Use::None.pack(), Relaxed);
+            return marked;
+        }
+        byte.compare_exchange(usage.pack(), Use::None.pack(), Relaxed, Relaxed).is_ok()
     }
 
-    /// The length noted for the large block that starts here, in granules.
+    /// The length noted for the block that starts here, in granules.
     pub fn length(&self, first: Granule) -> usize {
         self.lengths[first.index()].load(Relaxed) as usize
     }

@@ -388,11 +388,11 @@ impl<O: Os> Spans<O> {
 
     /// The window of an object that comes home. Dies if it is none of ours, or not of this class.
     fn home(&self, class: Class, addr: usize) -> &Window<SpanTable> {
-        let Some(window) = self.pages.find(addr) else { death::foreign_free(addr) };
+        let Some(window) = self.pages.find(addr) else { self.pages.not_a_block(addr) };
         match window.usage(Granule::of(addr)) {
             Use::Span(its) if its == class => window,
-            Use::Span(_) | Use::Large => death::wrong_class(addr),
-            Use::None => window.not_a_block(addr),
+            Use::Span(_) | Use::Large | Use::Mapping => death::wrong_class(addr),
+            Use::None => self.pages.not_a_block(addr),
         }
     }
 }
