@@ -5,6 +5,7 @@ mod common;
 
 use common::tower::{PAGE_SIZES, Tower, fake, pages, tower};
 use common::{GIB, KIB, MIB, Rng, ledger, rng};
+use spandrel::base::classes::Use;
 use spandrel::base::units::*;
 use spandrel::os::Os;
 use spandrel::page::purge::due_after;
@@ -320,17 +321,34 @@ fn huge_blocks_survive_a_system_that_refuses() {
     let heap = pages(tower);
     let block = heap.large_alloc(200 * MIB, 8, false).expect("memory");
     mark(block, 200 * MIB, 9);
-    fake(tower).fail(0, 1);
+    // Neither in place nor to another.
+    fake(tower).fail(0, 2);
     // SAFETY: the block is held here alone throughout, and given up at the end.
     unsafe {
         assert_eq!(heap.large_resize(block, 200 * MIB, 300 * MIB, 8), None);
         assert_eq!(ends(block, 200 * MIB), [9, 9]);
+        // Not in place: its pages move.
         fake(tower).fail(0, 1);
-        heap.large_free(block, 200 * MIB, 8);
+        let moved = heap.large_resize(block, 200 * MIB, 300 * MIB, 8).expect("memory");
+        assert_ne!(moved, block);
+        assert_eq!(heap.large_at(moved.addr().get()), Some((Use::Mapping, 300 * MIB)));
+        assert_eq!(heap.large_at(block.addr().get()), None, "the old record is gone");
+        assert_eq!(
+            [ends(moved, 1)[0], ends(moved, 200 * MIB)[1], ends(moved, 300 * MIB)[1]],
+            [9, 9, 0]
+        );
+        // The system moves no mapping in two parts, and may have taken the target away by then.
+        let part = moved.as_ptr().add(MIB).cast();
+        assert_eq!(libc::madvise(part, MIB, libc::MADV_DONTFORK), 0);
+        assert_eq!(heap.large_resize(moved, 300 * MIB, 400 * MIB, 8), None);
+        assert_eq!(heap.counts().stranded, 300 * MIB, "it is known where the address space went");
+        assert_eq!(ends(moved, 200 * MIB), [9, 9]);
+        fake(tower).fail(0, 1);
+        heap.large_free(moved, 300 * MIB, 8);
     }
     let counts = heap.counts();
     assert_eq!((counts.huge, counts.huge_blocks), (0, 0));
-    assert_eq!(counts.stranded, 200 * MIB, "it is known where the address space went");
+    assert_eq!(counts.stranded, 600 * MIB, "it is known where the address space went");
 }
 
 // ---- returned memory ----
