@@ -5,7 +5,9 @@
 
 use loom_tests::floors::Heap;
 use loom_tests::{Model, red};
-use spandrel::base::units::WINDOW;
+use spandrel::base::classes::Use;
+use spandrel::base::units::{GRANULE, Granule, MAX_ORDER, WINDOW};
+use std::ptr::{self, NonNull};
 
 /// Takes a granule. Answers that it is one.
 fn take(heap: &Heap) -> u64 {
@@ -79,3 +81,81 @@ fn who_finds_a_window_sees_all_of_it() {
 red!(red_when_listing_does_not_release: LOOK, ListRelaxed, "Causality violation");
 #[cfg(spandrel_loom)]
 red!(red_when_finding_does_not_acquire: LOOK, FindRelaxed, "Causality violation");
+
+// ---- blocks with a mapping of their own ----
+
+/// Too long for granules.
+const LONG: usize = (GRANULE << MAX_ORDER) + 1;
+
+/// Gets a block with a mapping of its own. Answers where.
+fn map(heap: &Heap) -> u64 {
+    heap.pages.large_alloc(LONG, 8, false).map_or(0, |at| at.addr().get() as u64)
+}
+
+static RECORD: Model<Heap, u64, (usize, u64)> = Model {
+    name: "M6 record",
+    setup: || Heap::fresh(false),
+    threads: &[("map", map), ("take", take)],
+    crowd: &[("map", map), ("take", take), ("take", take), ("look", look)],
+    outcome: |heap, answers| {
+        let listed = heap.pages.windows().count();
+        let grows = heap.pages.counts().grows;
+        assert!(grows <= taken(answers), "the system was asked for too often: {grows}");
+        for at in answers.iter().filter(|&&answer| answer >= WINDOW as u64) {
+            let at = NonNull::new(ptr::with_exposed_provenance_mut(*at as usize)).unwrap();
+            assert!(heap.pages.large_at(at.addr().get()).is_some(), "a record is lost");
+            // SAFETY: the block is in nobody's hands but these.
+            unsafe { heap.pages.large_free(at, LONG, 8) };
+        }
+        heap.close();
+        let others = answers.iter().filter(|&&answer| answer >= WINDOW as u64);
+        (listed, others.map(|at| at / WINDOW as u64).sum())
+    },
+    // One window has granules; the mapping begins in it, or before it.
+    expected: &[(1, 1)],
+    bound: Some(2),
+    long: Some(3),
+    schedules: 20_000,
+};
+
+#[test]
+fn a_mapping_leaves_a_record_beside_what_grows() {
+    RECORD.holds();
+}
+
+red!(red_when_a_window_of_records_is_not_listed: RECORD, NotListed, "asked for too often");
+red!(red_when_a_window_of_records_is_stored: RECORD, PublishByStore,
+    "a record is lost" | "two windows hold one address" | "do not balance" | "double free");
+
+/// A block that main got, for everybody to give back.
+fn give_up(heap: &Heap) -> u64 {
+    let window = heap.pages.find(WINDOW).unwrap();
+    u64::from(window.unmark(Granule(0), Use::Mapping))
+}
+
+static FORGET: Model<Heap, u64, u64> = Model {
+    name: "M6 forget",
+    setup: || {
+        let heap = Heap::fresh(false);
+        assert_eq!(map(&heap), WINDOW as u64);
+        heap
+    },
+    threads: &[("give up", give_up), ("give up", give_up)],
+    crowd: &[("give up", give_up), ("give up", give_up), ("give up", give_up)],
+    outcome: |_, answers| {
+        let won = answers.iter().sum();
+        assert_eq!(won, 1, "one block was taken back more than once");
+        won
+    },
+    expected: &[1],
+    bound: None,
+    long: None,
+    schedules: 10_000,
+};
+
+#[test]
+fn a_block_is_taken_back_once() {
+    FORGET.holds();
+}
+
+red!(red_when_a_mark_is_stored: FORGET, UnmarkByStore, "more than once");

@@ -170,7 +170,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 
     /// Whether the nearest mark of a mapping below `addr` is that of one which reaches beyond it.
     fn inside_mapping(&self, addr: usize) -> bool {
-        let mut end = addr;
+        let mut end = if self.map.covers(addr) { addr } else { 0 };
         while end != 0 {
             let start = (end - 1) & !(WINDOW - 1);
             if let Some(window) = self.find(start) {

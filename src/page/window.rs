@@ -131,7 +131,7 @@ impl<M> Window<M> {
     }
 
     /// Takes the mark of a block off its first granule: true for exactly one caller.
-    pub(super) fn unmark(&self, first: Granule, usage: Use) -> bool {
+    pub fn unmark(&self, first: Granule, usage: Use) -> bool {
         let byte = &self.uses[first.index()];
         if seed::on(Seed::UnmarkByStore) {
             let marked = byte.load(Relaxed) == usage.pack();
