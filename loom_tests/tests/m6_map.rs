@@ -123,7 +123,6 @@ fn a_mapping_leaves_a_record_beside_what_grows() {
     RECORD.holds();
 }
 
-red!(red_when_a_window_of_records_is_not_listed: RECORD, NotListed, "asked for too often");
 red!(red_when_a_window_of_records_is_stored: RECORD, PublishByStore,
     "a record is lost" | "two windows hold one address" | "do not balance" | "double free");
 

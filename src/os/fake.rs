@@ -257,7 +257,8 @@ mod modelled {
         }
 
         fn map(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-            let too_long = !self.whole_windows && bytes > HUGEPAGE;
+            // The page heap never asks for more than a window; longer blocks have their own mapping.
+            let too_long = !self.whole_windows && (HUGEPAGE + 1..=WINDOW).contains(&bytes);
             if too_long || self.starving.load(Relaxed) {
                 return None;
             }
