@@ -12,6 +12,6 @@
 //! - [`worker`] is the command line of the thin binaries;
 //! - the binary `peers` builds the workers, runs them side by side and reports.
 
-mod clock;
+mod meter;
 pub mod worker;
 pub mod workloads;

@@ -1,45 +1,77 @@
-//! The command line of the thin binaries: one workload, once, and one line of result.
+//! The command line of the thin binaries: one row, once, and one line of result.
 //!
 //! ```text
-//! w-spandrel same full  millis 100     calibrate, then run for about 100 ms
-//! w-spandrel same empty rounds 5000    exactly 5000 rounds, for callgrind
+//! w-spandrel same/t1 full  millis 100     calibrate, then run for about 100 ms
+//! w-spandrel same/t1 empty amount 5000    exactly 5000 rounds, for callgrind
+//! w-spandrel tree/t2 full  amount 10000000
 //! ```
 //!
-//! prints `pairs=5000000 nanos=4400123`. It is parsed by hand: the workers stay as thin as a
-//! program can be, so that nothing else in the process shapes the heap.
+//! prints `ops=5000000 cpu=4400123 ...`; some workloads print lines of their own before it. It is
+//! parsed by hand: the workers stay as thin as a program can be, so that nothing else in the
+//! process shapes the heap.
 
 use std::{process::ExitCode, time::Duration};
 
-use crate::workloads::{self, Workload};
+use crate::{
+    meter::{Resident, Spent},
+    workloads::{Row, Work},
+};
 
-const USAGE: &str = "usage: w-ALLOCATOR WORKLOAD (full|empty) (millis|rounds) NUMBER";
+const USAGE: &str = "usage: w-ALLOCATOR ROW (full|empty) (millis|amount) NUMBER";
 
-/// What one run did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What one run did and cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// alloc+free pairs.
-    pub pairs: u64,
-    /// The time they took.
-    pub nanos: u64,
+    /// Operations.
+    pub ops: u64,
+    /// Nanoseconds of all threads on the cores.
+    pub cpu: u64,
+    /// Nanoseconds of the day.
+    pub wall: u64,
+    /// Minor page faults.
+    pub faults: u64,
+    /// KiB that were resident at most, from the program's start.
+    pub peak: u64,
+    /// KiB that are resident after everything was freed.
+    pub after: u64,
 }
 
 impl Outcome {
-    /// Nanoseconds per pair.
-    pub fn nanos_per_pair(self) -> f64 {
-        self.nanos as f64 / self.pairs as f64
+    fn new(spent: Spent, resident: Resident) -> Self {
+        Self {
+            ops: spent.ops,
+            cpu: spent.cpu.as_nanos() as u64,
+            wall: spent.wall.as_nanos() as u64,
+            faults: spent.faults,
+            peak: resident.peak,
+            after: resident.now,
+        }
+    }
+
+    /// Nanoseconds of processor time per operation.
+    pub fn nanos_per_op(&self) -> f64 {
+        self.cpu as f64 / self.ops as f64
     }
 
     /// Reads the line that a worker prints.
     pub fn parse(line: &str) -> Option<Self> {
         let mut words = line.split_whitespace();
         let mut value = |key: &str| words.next()?.strip_prefix(key)?.parse().ok();
-        Some(Self { pairs: value("pairs=")?, nanos: value("nanos=")? })
+        Some(Self {
+            ops: value("ops=")?,
+            cpu: value("cpu=")?,
+            wall: value("wall=")?,
+            faults: value("faults=")?,
+            peak: value("peak=")?,
+            after: value("after=")?,
+        })
     }
 }
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "pairs={} nanos={}", self.pairs, self.nanos)
+        let Self { ops, cpu, wall, faults, peak, after } = self;
+        write!(f, "ops={ops} cpu={cpu} wall={wall} faults={faults} peak={peak} after={after}")
     }
 }
 
@@ -63,42 +95,44 @@ fn run(arguments: &[&str]) -> Result<Outcome, String> {
     let &[name, twin, unit, number] = arguments else {
         return Err(USAGE.into());
     };
-    let workload = workloads::find(name).ok_or_else(|| format!("no workload `{name}`\n{USAGE}"))?;
-    let work = match twin {
-        "full" => workload.full,
-        "empty" => workload.empty,
-        _ => return Err(format!("`{twin}` is neither full nor empty\n{USAGE}")),
-    };
+    let row = Row::find(name).ok_or_else(|| format!("no row `{name}`\n{USAGE}"))?;
     let number: u64 = number
         .parse()
         .ok()
         .filter(|&n| n > 0)
         .ok_or_else(|| format!("`{number}` is not a positive number\n{USAGE}"))?;
-    match unit {
-        "rounds" => Ok(measure(workload, work, number)),
-        "millis" => Ok(calibrated(workload, work, Duration::from_millis(number))),
-        _ => Err(format!("`{unit}` is neither millis nor rounds\n{USAGE}")),
-    }
+    let no_twin = format!("`{name}` has no empty twin\n{USAGE}");
+    let work: &dyn Fn(u64) -> Option<Spent> = match twin {
+        "full" => &|amount| Some(row.run(amount)),
+        "empty" => &|amount| row.run_empty(amount),
+        _ => return Err(format!("`{twin}` is neither full nor empty\n{USAGE}")),
+    };
+    let spent = match unit {
+        "amount" => work(number).ok_or(no_twin)?,
+        "millis" if matches!(row.workload.work, Work::Loop { .. }) => {
+            calibrated(&|n| work(n).unwrap_or_default(), Duration::from_millis(number))
+        }
+        "millis" => {
+            return Err(format!("`{name}` has an amount, and no length in millis\n{USAGE}"));
+        }
+        _ => return Err(format!("`{unit}` is neither millis nor amount\n{USAGE}")),
+    };
+    Ok(Outcome::new(spent, Resident::read()))
 }
 
-fn measure(workload: &Workload, work: fn(u64) -> Duration, rounds: u64) -> Outcome {
-    let elapsed = work(rounds);
-    Outcome { pairs: rounds * workload.pairs_per_round, nanos: elapsed.as_nanos() as u64 }
-}
-
-/// Doubles the rounds until they last an eighth of `target`, then runs as many as fill it.
-fn calibrated(workload: &Workload, work: fn(u64) -> Duration, target: Duration) -> Outcome {
+/// Doubles the rounds until they last an eighth of `target`, over all threads, then runs as many
+/// as fill it.
+fn calibrated(work: &dyn Fn(u64) -> Spent, target: Duration) -> Spent {
     let mut rounds = 1;
     let elapsed = loop {
-        let elapsed = work(rounds);
+        let elapsed = work(rounds).cpu;
         if elapsed >= target / 8 {
             break elapsed;
         }
         rounds *= 2;
     };
     let scale = target.as_secs_f64() / elapsed.as_secs_f64();
-    let rounds = (rounds as f64 * scale).ceil() as u64;
-    measure(workload, work, rounds.max(1))
+    work((rounds as f64 * scale).ceil().max(1.0) as u64)
 }
 
 #[cfg(test)]
@@ -107,24 +141,28 @@ mod tests {
 
     #[test]
     fn runs_and_prints_what_it_parses() {
-        let outcome = run(&["same", "full", "rounds", "3"]).unwrap();
-        assert_eq!(outcome.pairs, 3000);
+        let outcome = run(&["same", "full", "amount", "3"]).unwrap();
+        assert_eq!(outcome.ops, 3000);
         assert_eq!(Outcome::parse(&outcome.to_string()), Some(outcome));
-        assert!(run(&["lifo100", "empty", "millis", "1"]).unwrap().pairs > 0);
+        assert!(run(&["lifo100/t2", "empty", "millis", "1"]).unwrap().ops > 0);
+        let outcome = run(&["tree/t2", "full", "amount", "100"]).unwrap();
+        assert!(outcome.ops == 100 && outcome.peak >= outcome.after);
     }
 
     #[test]
     fn says_what_is_wrong() {
         for (arguments, expected) in [
             (&["same"][..], "usage"),
-            (&["sam", "full", "rounds", "3"], "no workload `sam`"),
-            (&["same", "half", "rounds", "3"], "`half` is neither"),
+            (&["sam", "full", "amount", "3"], "no row `sam`"),
+            (&["same", "half", "amount", "3"], "`half` is neither"),
             (&["same", "full", "years", "3"], "`years` is neither"),
-            (&["same", "full", "rounds", "0"], "`0` is not a positive"),
+            (&["same", "full", "amount", "0"], "`0` is not a positive"),
+            (&["tree", "empty", "amount", "1"], "`tree` has no empty twin"),
+            (&["tree", "full", "millis", "1"], "`tree` has an amount"),
         ] {
             let message = run(arguments).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
-        assert_eq!(Outcome::parse("nanos=1 pairs=2"), None);
+        assert_eq!(Outcome::parse("cpu=1 ops=2"), None);
     }
 }

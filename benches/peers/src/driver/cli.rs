@@ -3,14 +3,12 @@
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
-use clap::{
-    Parser, ValueEnum,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
-use peers::workloads::{self, WORKLOADS, Workload};
+use clap::{Parser, ValueEnum};
+use peers::workloads::{Row, WORKLOADS};
 
 use crate::{
     allocators::{ALLOCATORS, Allocator},
+    count,
     profile::Profile,
 };
 
@@ -19,19 +17,25 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(version, after_help = workloads_help())]
 pub struct Arguments {
-    /// Allocators and workloads to run; of a kind that is not named, all
-    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = names())]
+    /// Allocators, rows (`mixed/t2`), workloads (`mixed`) and beginnings of names (`heap-`) to run;
+    /// of a kind that is not named, all
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = choice)]
     only: Vec<Choice>,
+
+    /// Groups of workloads to run
+    #[arg(long, value_name = "GROUP", num_args = 1.., value_parser = clap::value_parser!(u8).range(0..=10))]
+    groups: Vec<u8>,
 
     /// Which builds to measure [default: both; with --check: fat]
     #[arg(long, value_enum)]
     profile: Option<Profiles>,
 
-    /// Rounds, in each of which every allocator runs once [default: 9, with --quick 3]
+    /// Rounds, in each of which every allocator runs once [default: 5, with --quick 2]; rows that take
+    /// seconds run in at most three of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: Option<u32>,
 
-    /// Milliseconds per run [default: 100, with --quick 20]
+    /// Milliseconds per run of the loops of group 1 [default: 100, with --quick 20]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=60_000))]
     millis: Option<u64>,
 
@@ -48,13 +52,13 @@ pub struct Arguments {
     #[arg(long)]
     check: bool,
 
-    /// Write the figures to FILE as CSV
-    #[arg(long, value_name = "FILE")]
-    csv: Option<PathBuf>,
+    /// Run nothing: report again what a former run left in the directory of --out
+    #[arg(long, conflicts_with_all = ["instructions", "check", "quick", "repeat", "millis", "only", "groups"])]
+    render: bool,
 
-    /// Write the figures to FILE as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    /// Write the figures to this directory
+    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/peers"))]
+    out: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -66,24 +70,40 @@ enum Profiles {
     Both,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Choice {
     Allocator(&'static Allocator),
-    Workload(&'static Workload),
+    Rows(Vec<Row>),
 }
 
-fn names() -> impl TypedValueParser<Value = Choice> {
-    let names = ALLOCATORS.iter().map(|a| a.name).chain(WORKLOADS.iter().map(|w| w.name));
-    PossibleValuesParser::new(names).map(|name| {
-        let allocator = ALLOCATORS.iter().find(|a| a.name == name);
-        let workload = || workloads::find(&name).expect("every possible value is one or the other");
-        allocator.map_or_else(|| Choice::Workload(workload()), Choice::Allocator)
-    })
+/// An allocator's name, a row's, a workload's, or else the beginning of some of the latter.
+fn choice(name: &str) -> Result<Choice, String> {
+    if let Some(allocator) = ALLOCATORS.iter().find(|a| a.name == name) {
+        return Ok(Choice::Allocator(allocator));
+    }
+    let rows = |is: &dyn Fn(&Row) -> bool| Row::all().filter(is).collect::<Vec<_>>();
+    let mut named = rows(&|row| row.name() == name || row.workload.name == name);
+    if named.is_empty() {
+        named = rows(&|row| row.name().starts_with(name));
+    }
+    if named.is_empty() {
+        let allocators: Vec<_> = ALLOCATORS.iter().map(|a| a.name).collect();
+        let workloads: Vec<_> = WORKLOADS.iter().map(|w| w.name).collect();
+        return Err(format!(
+            "neither an allocator ({}) nor a workload or a row of one ({})",
+            allocators.join(", "),
+            workloads.join(", "),
+        ));
+    }
+    Ok(Choice::Rows(named))
 }
 
 fn workloads_help() -> String {
-    let lines = WORKLOADS.iter().map(|w| format!("  {:<18}{}\n", w.name, w.about));
-    format!("Workloads:\n{}", lines.collect::<String>())
+    let lines = WORKLOADS.iter().map(|w| {
+        let threads: Vec<_> = w.threads.iter().map(|t| format!("t{t}")).collect();
+        format!("{:>4}  {:<18}{} ({})\n", w.group, w.name, w.about, threads.join(", "))
+    });
+    format!("Workloads, by group (group 0 is charted only):\n{}", lines.collect::<String>())
 }
 
 /// What to build, run and report.
@@ -92,30 +112,34 @@ pub struct Plan {
     /// In the order of the tables.
     pub allocators: Vec<&'static Allocator>,
     /// In the order of the tables.
-    pub workloads: Vec<&'static Workload>,
+    pub rows: Vec<Row>,
     /// The builds.
     pub profiles: Vec<Profile>,
     /// Rounds of timing.
     pub repeat: u32,
+    /// Rounds at most for rows that take seconds.
+    pub heavy_repeat: u32,
+    /// Smaller amounts.
+    pub quick: bool,
     /// Milliseconds per timed run.
     pub millis: u64,
+    /// Run nothing, report what is there.
+    pub render: bool,
     /// Take times.
     pub times: bool,
     /// Count instructions.
     pub instructions: bool,
     /// Hold the counts against the bars.
     pub check: bool,
-    /// Where the CSV goes.
-    pub csv: Option<PathBuf>,
-    /// Where the JSON goes.
-    pub json: Option<PathBuf>,
+    /// Where the files go.
+    pub out: PathBuf,
 }
 
 impl Arguments {
     /// Fills in what was left to us, and refuses what makes no sense together.
     pub fn plan(self) -> Plan {
         let mut allocators: Vec<&Allocator> = ALLOCATORS.iter().collect();
-        let mut workloads: Vec<&Workload> = WORKLOADS.iter().collect();
+        let mut rows: Vec<Row> = Row::all().collect();
         let named = |a: &Allocator| {
             let is = |c: &Choice| matches!(c, Choice::Allocator(b) if *b == a);
             self.only.iter().any(is)
@@ -125,11 +149,20 @@ impl Arguments {
         } else if self.check && !self.instructions {
             allocators.retain(|a| a.is_ours());
         }
-        if self.only.iter().any(|c| matches!(c, Choice::Workload(_))) {
-            workloads.retain(|w| {
-                let is = |c: &Choice| matches!(c, Choice::Workload(v) if v.name == w.name);
-                self.only.iter().any(is)
-            });
+        if self.only.iter().any(|c| matches!(c, Choice::Rows(_))) {
+            let named = |row: &Row| {
+                self.only.iter().any(|c| match c {
+                    Choice::Rows(rows) => rows.iter().any(|r| r.name() == row.name()),
+                    Choice::Allocator(_) => false,
+                })
+            };
+            rows.retain(named);
+        }
+        if !self.groups.is_empty() {
+            rows.retain(|row| self.groups.contains(&row.workload.group));
+        }
+        if rows.is_empty() {
+            refuse("none of the rows that --only names is in one of the --groups");
         }
         let profiles = match self.profile {
             Some(Profiles::Fat) => vec![Profile::Fat],
@@ -144,12 +177,15 @@ impl Arguments {
             if !profiles.contains(&Profile::Fat) {
                 refuse("--check holds for fat LTO, which --profile leaves out");
             }
-            if workloads.iter().all(|w| w.instruction_bar.is_none()) {
+            if rows.iter().all(|r| r.workload.instruction_bar.is_none()) {
                 refuse("--check has no bar for the workloads that --only names");
             }
         }
         let instructions = self.instructions || self.check;
-        if instructions && workloads.iter().all(|w| !w.countable) {
+        if self.check && !self.instructions {
+            rows.retain(|r| r.workload.instruction_bar.is_some());
+        }
+        if instructions && !rows.iter().any(|&row| count::is_countable(row)) {
             refuse("none of the workloads that --only names can be counted: they have threads");
         }
         if instructions && (self.repeat.is_some() || self.millis.is_some()) {
@@ -157,15 +193,17 @@ impl Arguments {
         }
         Plan {
             allocators,
-            workloads,
+            rows,
             profiles,
-            repeat: self.repeat.unwrap_or(if self.quick { 3 } else { 9 }),
+            repeat: self.repeat.unwrap_or(if self.quick { 2 } else { 5 }),
+            heavy_repeat: if self.quick { 1 } else { 3 },
+            quick: self.quick,
             millis: self.millis.unwrap_or(if self.quick { 20 } else { 100 }),
-            times: !instructions,
+            render: self.render,
+            times: !instructions && !self.render,
             instructions,
             check: self.check,
-            csv: self.csv,
-            json: self.json,
+            out: self.out,
         }
     }
 }
@@ -184,7 +222,7 @@ impl Plan {
 
     /// Whether a bar holds for any of the workloads.
     pub fn has_bars(&self, profile: Profile) -> bool {
-        profile == Profile::Fat && self.workloads.iter().any(|w| w.instruction_bar.is_some())
+        profile == Profile::Fat && self.rows.iter().any(|r| r.workload.instruction_bar.is_some())
     }
 
     /// Says what to install before anything is built.
@@ -233,18 +271,22 @@ mod tests {
     fn everything_by_default() {
         let plan = plan("");
         assert_eq!(plan.allocators.len(), ALLOCATORS.len());
-        assert_eq!(plan.workloads.len(), WORKLOADS.len());
+        assert_eq!(plan.rows.len(), Row::all().count());
         assert_eq!(plan.profiles, [Profile::Fat, Profile::Release]);
         assert!(plan.times && !plan.instructions);
     }
 
     #[test]
     fn only_narrows_each_kind_by_itself() {
-        let plan = plan("--only same system spandrel");
-        assert_eq!(allocators(&plan), ["spandrel", "system"]);
-        assert_eq!(plan.workloads.len(), 1);
-        let plan = super::tests::plan("--only fifo1000");
-        assert_eq!(plan.allocators.len(), ALLOCATORS.len());
+        let rows = |words| -> Vec<String> { plan(words).rows.iter().map(Row::name).collect() };
+        let both = plan("--only same/t1 system spandrel");
+        assert_eq!(allocators(&both), ["spandrel", "system"]);
+        assert_eq!(both.rows.len(), 1);
+        assert_eq!(plan("--only fifo1000").allocators.len(), ALLOCATORS.len());
+        assert_eq!(rows("--only tree"), ["tree/t1", "tree/t2", "tree/t16"]);
+        assert_eq!(rows("--only mixed/t16 tree-"), ["mixed/t16", "tree-handoff/t2"]);
+        assert_eq!(rows("--groups 3"), ["larson/t1", "larson/t2", "larson/t16"]);
+        assert_eq!(rows("--groups 3 4 --only mixed/t2"), ["mixed/t2"]);
     }
 
     #[test]
@@ -253,13 +295,14 @@ mod tests {
         assert_eq!(allocators(&plan), ["spandrel"]);
         assert_eq!(plan.profiles, [Profile::Fat]);
         assert!(plan.instructions && !plan.times);
+        assert!(plan.rows.iter().all(|row| row.workload.instruction_bar.is_some()));
         let all = super::tests::plan("--check --instructions");
         assert_eq!(all.allocators.len(), ALLOCATORS.len());
     }
 
     #[test]
     fn bad_values_are_refused() {
-        for words in ["--only nobody", "--repeat 0", "--millis x", "--profile dev"] {
+        for words in ["--only nobody", "--groups 11", "--repeat 0", "--millis x", "--profile dev"] {
             let words = std::iter::once("peers").chain(words.split_whitespace());
             assert!(Arguments::try_parse_from(words).is_err());
         }

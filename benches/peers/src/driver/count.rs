@@ -3,7 +3,7 @@
 use std::{fmt, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
-use peers::workloads::{self, Workload};
+use peers::workloads::{Row, Work};
 use serde::Serialize;
 
 use crate::{
@@ -14,8 +14,8 @@ use crate::{
     workers::{self, Length, Twin, Workers},
 };
 
-/// Pairs in the short run; the long run has twice as many more. Enough for the thread caches to
-/// have settled.
+/// Pairs in the short run of a loop; the long run has twice as many more. Enough for the thread
+/// caches to have settled.
 const PAIRS: u64 = 100_000;
 
 /// One line of the tables: a workload under a profile.
@@ -23,11 +23,11 @@ const PAIRS: u64 = 100_000;
 pub struct Instructions {
     /// The build.
     pub profile: Profile,
-    /// The workload's name.
-    pub workload: &'static str,
-    /// The harness alone, per pair.
-    pub harness: f64,
-    /// Every allocator of the plan, per pair, harness subtracted.
+    /// The row's name.
+    pub row: String,
+    /// The harness alone, per operation, where there is one.
+    pub harness: Option<f64>,
+    /// Every allocator of the plan, per operation, harness subtracted where there is one.
     pub allocators: Vec<(&'static str, Count)>,
     /// What Spandrel may take.
     pub bar: Option<f64>,
@@ -52,31 +52,34 @@ impl Instructions {
 
 /// Counts everything the plan names that can be counted.
 pub fn count(plan: &Plan, workers: &Workers) -> Result<Vec<Instructions>> {
-    let workloads: Vec<&Workload> =
-        plan.workloads.iter().copied().filter(|w| w.countable).collect();
-    let steps = plan.profiles.len() * workloads.len() * (plan.allocators.len() + 1);
+    let rows: Vec<Row> = plan.rows.iter().copied().filter(|row| is_countable(*row)).collect();
+    let steps = plan.profiles.len() * rows.len() * (plan.allocators.len() + 1);
     let bar = time::bar(steps, "counting");
     let mut counted = Vec::new();
     for &profile in &plan.profiles {
-        for workload in &workloads {
-            bar.set_message(format!("harness {}", workload.name));
-            let harness = per_pair(workers.path(profile, &SYSTEM), workload, Twin::Empty)?
-                .context("the empty harness dies under valgrind")?;
+        for row in &rows {
+            let name = row.name();
+            let mut harness = None;
+            if let Work::Loop { .. } = row.workload.work {
+                bar.set_message(format!("harness {name}"));
+                let count = per_op(workers.path(profile, &SYSTEM), *row, Twin::Empty)?;
+                harness = Some(count.context("the empty harness dies under valgrind")?);
+            }
             bar.inc(1);
             let mut allocators = Vec::new();
             for allocator in &plan.allocators {
-                bar.set_message(format!("{} {}", allocator.name, workload.name));
-                let count = per_pair(workers.path(profile, allocator), workload, Twin::Full)?;
-                let count = count.map_or(Count::Dies, |all| Count::Counted(all - harness));
-                allocators.push((allocator.name, count));
+                bar.set_message(format!("{} {name}", allocator.name));
+                let count = per_op(workers.path(profile, allocator), *row, Twin::Full)?;
+                let net = |all| Count::Counted(all - harness.unwrap_or(0.0));
+                allocators.push((allocator.name, count.map_or(Count::Dies, net)));
                 bar.inc(1);
             }
             counted.push(Instructions {
                 profile,
-                workload: workload.name,
+                row: name,
                 harness,
                 allocators,
-                bar: (profile == Profile::Fat).then_some(workload.instruction_bar).flatten(),
+                bar: (profile == Profile::Fat).then_some(row.workload.instruction_bar).flatten(),
             });
         }
     }
@@ -84,51 +87,61 @@ pub fn count(plan: &Plan, workers: &Workers) -> Result<Vec<Instructions>> {
     Ok(counted)
 }
 
-/// The difference of a short and a long run, per pair of the difference; none if the worker dies
-/// under valgrind and lives without.
-fn per_pair(path: &Path, workload: &Workload, twin: Twin) -> Result<Option<f64>> {
-    let rounds = PAIRS.div_ceil(workload.pairs_per_round);
-    let short = collect(path, workload, twin, rounds)?;
-    let long = collect(path, workload, twin, 3 * rounds)?;
+/// One thread, no waiting, and no bound of kernel work: the count is the same every time.
+pub fn is_countable(row: Row) -> bool {
+    row.threads == 1 && row.workload.countable
+}
+
+/// The difference of a short and a long run, per operation of the difference; none if the worker
+/// dies under valgrind and lives without.
+fn per_op(path: &Path, row: Row, twin: Twin) -> Result<Option<f64>> {
+    let amount = match row.workload.work {
+        Work::Loop { pairs_per_round, .. } => PAIRS.div_ceil(pairs_per_round),
+        Work::Job { small, .. } => small,
+    };
+    let short = collect(path, row, twin, amount)?;
+    let long = collect(path, row, twin, 3 * amount)?;
     let (Some(short), Some(long)) = (short, long) else {
         return Ok(None);
     };
-    let pairs = 2 * rounds * workload.pairs_per_round;
-    Ok(Some(long.abs_diff(short) as f64 / pairs as f64))
+    let ops = long.1.checked_sub(short.1).filter(|&ops| ops > 0);
+    let ops = ops.context("the longer run did no more than the shorter one")?;
+    Ok(Some(long.0.abs_diff(short.0) as f64 / ops as f64))
 }
 
-/// The instructions of one run, from start to exit.
-fn collect(path: &Path, workload: &Workload, twin: Twin, rounds: u64) -> Result<Option<u64>> {
-    let length = Length::Rounds(rounds);
+/// The instructions of one run, from start to exit, and its operations.
+fn collect(path: &Path, row: Row, twin: Twin, amount: u64) -> Result<Option<(u64, u64)>> {
+    let length = Length::Amount(amount);
     let mut valgrind = Command::new("valgrind");
     valgrind
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(path)
-        .args(workers::words(workload, twin, length));
+        .args(workers::words(&row.name(), twin, length));
     let output = valgrind.output().context("cannot start valgrind")?;
     if !output.status.success() {
-        workers::run(path, workload, twin, length)?;
+        workers::run(path, &row.name(), twin, length)?;
         return Ok(None);
     }
-    let outcome = workers::parse(&output)?;
-    ensure!(
-        outcome.pairs == rounds * workload.pairs_per_round,
-        "the worker ran {} pairs: {valgrind:?}",
-        outcome.pairs
-    );
+    let (outcome, _) = workers::parse(&output)?;
+    if let Work::Loop { pairs_per_round, .. } = row.workload.work {
+        let right = outcome.ops == amount * pairs_per_round;
+        ensure!(right, "the worker ran {} pairs: {valgrind:?}", outcome.ops);
+    }
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said
         .lines()
         .find_map(|line| line.split_once("Collected :"))
         .and_then(|(_, number)| number.trim().parse().ok());
-    collected.map(Some).with_context(|| format!("callgrind names no total:\n{said}"))
+    collected
+        .map(|instructions| Some((instructions, outcome.ops)))
+        .with_context(|| format!("callgrind names no total:\n{said}"))
 }
 
 /// How Spandrel stands against its bars.
 pub struct Verdict(Vec<Line>);
 
 struct Line {
-    workload: &'static str,
+    row: String,
     count: Count,
     bar: f64,
 }
@@ -149,7 +162,7 @@ fn tenths(instructions: f64) -> f64 {
 pub fn check(counted: &[Instructions]) -> Verdict {
     let lines = counted
         .iter()
-        .filter_map(|i| Some(Line { workload: i.workload, count: i.ours()?, bar: i.bar? }));
+        .filter_map(|i| Some(Line { row: i.row.clone(), count: i.ours()?, bar: i.bar? }));
     Verdict(lines.collect())
 }
 
@@ -164,8 +177,8 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in &self.0 {
             let word = if line.passed() { "ok  " } else { "FAIL" };
-            let (name, bar) = (line.workload, line.bar);
-            let about = workloads::find(name).map_or("", |w| w.about);
+            let (name, bar) = (&line.row, line.bar);
+            let about = Row::find(name).map_or("", |row| row.workload.about);
             match line.count {
                 Count::Counted(n) => {
                     writeln!(f, "{word} {name}: {n:.1} of at most {bar} ({about})")
@@ -184,8 +197,8 @@ mod tests {
     fn counted(count: Count, bar: Option<f64>) -> Instructions {
         Instructions {
             profile: Profile::Fat,
-            workload: "same",
-            harness: 6.0,
+            row: "same/t1".to_owned(),
+            harness: Some(6.0),
             allocators: vec![("system", Count::Counted(1.0)), ("spandrel", count)],
             bar,
         }

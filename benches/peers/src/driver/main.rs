@@ -6,10 +6,12 @@
 //! Instructions are exact and may be checked (`--check`); times are reported and never fail a run.
 
 mod allocators;
+mod analysis;
 mod cli;
 mod count;
 mod output;
 mod profile;
+mod sample;
 mod stats;
 mod table;
 mod time;
@@ -20,7 +22,6 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use cli::{Arguments, Plan};
-use output::Report;
 
 fn main() -> ExitCode {
     run(&Arguments::parse().plan()).unwrap_or_else(|error| {
@@ -30,23 +31,27 @@ fn main() -> ExitCode {
 }
 
 fn run(plan: &Plan) -> Result<ExitCode> {
+    if plan.render {
+        table::print_lines(plan, &analysis::lines(&output::read_samples(plan)?));
+        return Ok(ExitCode::SUCCESS);
+    }
     plan.check_tools()?;
     let built = workers::build(plan)?;
-    let mut report = Report::new(plan);
     if plan.times {
-        report.times = time::measure(plan, &built)?;
-        table::print_times(plan, &report.times);
+        let measured = time::measure(plan, &built)?;
+        table::print_lines(plan, &analysis::lines(&measured.samples));
+        output::write_samples(plan, &measured)?;
     }
     if plan.instructions {
-        report.instructions = count::count(plan, &built)?;
-        table::print_instructions(plan, &report.instructions);
-    }
-    report.write(plan)?;
-    if plan.check {
-        let verdict = count::check(&report.instructions);
-        print!("{verdict}");
-        if !verdict.passed() {
-            return Ok(ExitCode::FAILURE);
+        let counted = count::count(plan, &built)?;
+        table::print_instructions(plan, &counted);
+        output::write_instructions(plan, &counted)?;
+        if plan.check {
+            let verdict = count::check(&counted);
+            print!("{verdict}");
+            if !verdict.passed() {
+                return Ok(ExitCode::FAILURE);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -1,6 +1,6 @@
 //! The figures as files.
 
-use std::{fs::File, io::BufWriter, path::Path};
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -9,132 +9,81 @@ use crate::{
     cli::Plan,
     count::{Count, Instructions},
     profile::Profile,
-    time::Times,
+    sample::{self, Sample},
+    time::Measured,
 };
 
-/// Everything one invocation found out.
-#[derive(Debug, Serialize)]
-pub struct Report {
-    /// What it ran on.
-    machine: Machine,
-    /// Rounds of timing.
-    repeat: u32,
-    /// Milliseconds per timed run.
-    millis: u64,
-    /// Empty if times were not asked for.
-    pub times: Vec<Times>,
-    /// Empty if instructions were not asked for.
-    pub instructions: Vec<Instructions>,
+/// What the files are called.
+const SAMPLES: &str = "samples.csv";
+const MOMENTS: &str = "fragmentation.csv";
+const INSTRUCTIONS: &str = "instructions.csv";
+const MACHINE: &str = "machine.txt";
+
+/// What it ran on, as far as that explains a figure.
+fn machine() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let memory = read("/proc/meminfo");
+    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    format!(
+        "cpu: {}\ncores: {}\nmemory: {}\nkernel: {}\n",
+        cpu.map_or("unknown", |(_, name)| name),
+        std::thread::available_parallelism().map_or(0, usize::from),
+        memory.trim(),
+        read("/proc/sys/kernel/osrelease").trim_end(),
+    )
 }
 
-/// As much of the machine as explains a figure.
-#[derive(Debug, Serialize)]
-struct Machine {
-    cpu: String,
-    cores: usize,
-    kernel: String,
-}
-
-impl Machine {
-    fn here() -> Self {
-        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-        let cpuinfo = read("/proc/cpuinfo");
-        let cpu =
-            cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-        Self {
-            cpu: cpu.map_or("unknown", |(_, name)| name).to_owned(),
-            cores: std::thread::available_parallelism().map_or(0, usize::from),
-            kernel: read("/proc/sys/kernel/osrelease").trim_end().to_owned(),
-        }
-    }
-}
-
-/// One line of the CSV file. `unit` says what the numbers are.
+/// One line of the file of instructions.
 #[derive(Serialize)]
-struct Row {
-    unit: &'static str,
+struct Counted<'a> {
     profile: Profile,
-    workload: &'static str,
-    allocator: &'static str,
-    median: Option<f64>,
-    min: Option<f64>,
-    max: Option<f64>,
-    spread_percent: Option<f64>,
+    row: &'a str,
+    allocator: &'a str,
+    /// Per operation, harness subtracted; empty for who dies under valgrind.
+    instructions: Option<f64>,
 }
 
-impl Report {
-    /// Nothing found out yet.
-    pub fn new(plan: &Plan) -> Self {
-        Self {
-            machine: Machine::here(),
-            repeat: plan.repeat,
-            millis: plan.millis,
-            times: Vec::new(),
-            instructions: Vec::new(),
-        }
+/// Writes the samples of a run.
+pub fn write_samples(plan: &Plan, measured: &Measured) -> Result<()> {
+    let out = prepared(plan)?;
+    sample::write(&out.join(SAMPLES), &measured.samples)?;
+    if !measured.moments.is_empty() {
+        sample::write(&out.join(MOMENTS), &measured.moments)?;
     }
-
-    /// Writes the files that the plan names.
-    pub fn write(&self, plan: &Plan) -> Result<()> {
-        if let Some(path) = &plan.json {
-            let file = create(path)?;
-            serde_json::to_writer_pretty(file, self).with_context(|| in_file(path))?;
-        }
-        if let Some(path) = &plan.csv {
-            let mut file = csv::Writer::from_writer(create(path)?);
-            for row in self.rows() {
-                file.serialize(row).with_context(|| in_file(path))?;
-            }
-            file.flush().with_context(|| in_file(path))?;
-        }
-        Ok(())
-    }
-
-    fn rows(&self) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for line in &self.times {
-            for (allocator, s) in [("(harness)", line.harness)].iter().chain(&line.allocators) {
-                rows.push(Row {
-                    unit: "ns per pair, harness included",
-                    profile: line.profile,
-                    workload: line.workload,
-                    allocator,
-                    median: Some(s.median),
-                    min: Some(s.min),
-                    max: Some(s.max),
-                    spread_percent: Some(s.spread_percent),
-                });
-            }
-        }
-        for line in &self.instructions {
-            for (allocator, count) in
-                [("(harness)", Count::Counted(line.harness))].iter().chain(&line.allocators)
-            {
-                let exact = match count {
-                    Count::Counted(n) => Some(*n),
-                    Count::Dies => None,
-                };
-                rows.push(Row {
-                    unit: "instructions per pair, harness subtracted",
-                    profile: line.profile,
-                    workload: line.workload,
-                    allocator,
-                    median: exact,
-                    min: exact,
-                    max: exact,
-                    spread_percent: exact.map(|_| 0.0),
-                });
-            }
-        }
-        rows
-    }
+    println!("\nfigures: {}", out.display());
+    Ok(())
 }
 
-fn create(path: &Path) -> Result<BufWriter<File>> {
-    let file = File::create(path).with_context(|| in_file(path))?;
-    Ok(BufWriter::new(file))
+/// Reads the samples of a former run.
+pub fn read_samples(plan: &Plan) -> Result<Vec<Sample>> {
+    sample::read(&plan.out.join(SAMPLES))
 }
 
-fn in_file(path: &Path) -> String {
-    format!("cannot write {}", path.display())
+/// Writes the counts of a run.
+pub fn write_instructions(plan: &Plan, counted: &[Instructions]) -> Result<()> {
+    let of_row = |i| {
+        let Instructions { profile, row, allocators, .. }: &Instructions = i;
+        allocators.iter().map(move |&(allocator, count)| Counted {
+            profile: *profile,
+            row,
+            allocator,
+            instructions: match count {
+                Count::Counted(n) => Some(n),
+                Count::Dies => None,
+            },
+        })
+    };
+    let lines: Vec<_> = counted.iter().flat_map(of_row).collect();
+    sample::write(&prepared(plan)?.join(INSTRUCTIONS), &lines)
+}
+
+fn prepared(plan: &Plan) -> Result<&Path> {
+    let write = || {
+        fs::create_dir_all(&plan.out)?;
+        fs::write(plan.out.join(MACHINE), machine())
+    };
+    write().with_context(|| format!("cannot write to {}", plan.out.display()))?;
+    Ok(&plan.out)
 }

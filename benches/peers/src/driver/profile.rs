@@ -1,9 +1,9 @@
 //! The two ways a user builds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// A cargo profile of the workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// `lto = "fat"`: the allocator inlines into every caller.
@@ -20,6 +20,18 @@ impl Profile {
             Self::Release => "release",
         }
     }
+
+    /// What is asked of Spandrel's time over the best of the others': the geometric mean, and every
+    /// row.
+    pub fn time_goal(self) -> [f64; 2] {
+        match self {
+            Self::Fat => [0.70, 1.05],
+            Self::Release => [0.90, 1.10],
+        }
+    }
+
+    /// The same of the peaks of resident memory.
+    pub const PEAK_GOAL: [f64; 2] = [1.0, 1.25];
 
     /// The heading over its tables.
     pub fn title(self) -> &'static str {

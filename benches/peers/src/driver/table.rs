@@ -3,48 +3,81 @@
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 
 use crate::{
+    analysis::{self, Cell, Line, Standing, Versus},
     cli::Plan,
     count::{Count, Instructions},
+    profile::Profile,
     stats::Summary,
-    time::{Ratio, Times},
 };
 
-/// One table per profile.
-pub fn print_times(plan: &Plan, times: &[Times]) {
+/// Time, peak and remainder of resident memory: a table each per profile, and what they amount to.
+pub fn print_lines(plan: &Plan, lines: &[Line]) {
+    let compares: [&str; 2] = ["best other", "ratio"];
     for &profile in &plan.profiles {
+        let of_profile = || lines.iter().filter(move |line| line.profile == profile);
+        let title = profile.title();
         println!(
-            "\nns of CPU time per alloc+free pair, {}, harness included; \
-             median ± half the interquartile range of {} runs of {} ms",
-            profile.title(),
-            plan.repeat,
-            plan.millis,
+            "\nns of processor time per operation, {title}, harness included; median ± half the \
+             interquartile range"
         );
-        let comparison = ["best other", "ratio", "net", "goal"];
-        let mut table = header(plan, if plan.compares() { &comparison } else { &[] });
-        for line in times.iter().filter(|t| t.profile == profile) {
-            let mut row = vec![line.workload.to_owned(), summary(&line.harness)];
-            row.extend(line.allocators.iter().map(|(_, s)| summary(s)));
-            row.extend(line.ratio.iter().flat_map(ratio));
+        let mut table = header(plan, &["(harness)"], &compares);
+        for line in of_profile() {
+            let mut row = vec![line.row.clone()];
+            row.push(line.harness.as_ref().map_or_else(String::new, time));
+            row.extend(line.cells.iter().map(|cell| time(&cell.time)));
+            row.extend(line.time.iter().flat_map(versus));
             table.add_row(row);
         }
         print(table);
-        if plan.compares() {
-            println!(
-                "ratio: time of the best other / time of spandrel, median of the rounds; \
-                 net: of the medians, harness subtracted"
-            );
+
+        println!("\nMiB resident at most, {title}; in brackets, after everything was freed");
+        let mut table = header(plan, &[], &compares);
+        for line in of_profile() {
+            let mut row = vec![line.row.clone()];
+            row.extend(line.cells.iter().map(memory));
+            row.extend(line.peak.iter().flat_map(versus));
+            table.add_row(row);
+        }
+        print(table);
+
+        println!("\nthousands of minor page faults, {title}");
+        let mut table = header(plan, &[], &[]);
+        for line in of_profile() {
+            let faults = line.cells.iter().map(|c| three_digits(c.faults.median / 1000.0));
+            table.add_row(std::iter::once(line.row.clone()).chain(faults));
+        }
+        print(table);
+
+        let time = analysis::standing(of_profile(), |line| line.time.as_ref());
+        let peak = analysis::standing(of_profile(), |line| line.peak.as_ref());
+        for (what, standing, goal) in
+            [("time", time, profile.time_goal()), ("peak RSS", peak, Profile::PEAK_GOAL)]
+        {
+            if let Some(standing) = standing {
+                println!("{}", verdict(&format!("{title}, {what}"), &standing, goal));
+            }
         }
     }
+}
+
+fn verdict(what: &str, standing: &Standing, [mean_goal, worst_goal]: [f64; 2]) -> String {
+    let Standing { mean, worst: (row, worst), rows } = standing;
+    format!(
+        "{what}, spandrel / best other: geometric mean of {rows} rows {mean:.3} (goal {mean_goal:.2}), \
+         worst {row} {worst:.2} (goal {worst_goal:.2})"
+    )
 }
 
 /// One table per profile.
 pub fn print_instructions(plan: &Plan, counted: &[Instructions]) {
     for &profile in &plan.profiles {
-        println!("\ninstructions per alloc+free pair, {}, harness subtracted", profile.title());
-        let mut table = header(plan, if plan.has_bars(profile) { &["bar"] } else { &[] });
+        println!("\ninstructions per operation, {}, harness subtracted", profile.title());
+        let bars = if plan.has_bars(profile) { &["bar"][..] } else { &[] };
+        let mut table = header(plan, &["(harness)"], bars);
         let mut dies = Vec::new();
         for line in counted.iter().filter(|i| i.profile == profile) {
-            let mut row = vec![line.workload.to_owned(), format!("{:.1}", line.harness)];
+            let mut row = vec![line.row.clone()];
+            row.push(line.harness.map_or_else(String::new, |n| format!("{n:.1}")));
             for (name, count) in &line.allocators {
                 row.push(match count {
                     Count::Counted(n) => format!("{n:.1}"),
@@ -66,12 +99,13 @@ pub fn print_instructions(plan: &Plan, counted: &[Instructions]) {
     }
 }
 
-fn header(plan: &Plan, last: &[&str]) -> Table {
+fn header(plan: &Plan, first: &[&str], last: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     let names = plan.allocators.iter().map(|a| a.name);
-    table
-        .set_header(["workload", "(harness)"].into_iter().chain(names).chain(last.iter().copied()));
+    let last = if plan.compares() || last.len() == 1 { last } else { &[] };
+    let first = ["row"].into_iter().chain(first.iter().copied());
+    table.set_header(first.chain(names).chain(last.iter().copied()));
     table
 }
 
@@ -83,11 +117,40 @@ fn print(mut table: Table) {
     println!("{table}");
 }
 
-fn summary(s: &Summary) -> String {
-    format!("{:.2} ±{:.0}%", s.median, s.spread_percent)
+fn time(s: &Summary) -> String {
+    format!("{} ±{:.0}%", three_digits(s.median), s.spread_percent)
 }
 
-fn ratio(r: &Ratio) -> [String; 4] {
-    let times = |x: Option<f64>| x.map_or_else(String::new, |x| format!("{x:.2}x"));
-    [r.best.to_owned(), times(Some(r.ratio)), times(r.net), times(r.goal)]
+fn memory(cell: &Cell) -> String {
+    let mib = |kib: &Summary| three_digits(kib.median / 1024.0);
+    format!("{} ({})", mib(&cell.peak), mib(&cell.after))
+}
+
+/// As many decimals as there is use for.
+pub fn three_digits(x: f64) -> String {
+    let decimals = if x >= 100.0 {
+        0
+    } else if x >= 10.0 {
+        1
+    } else {
+        2
+    };
+    format!("{x:.decimals$}")
+}
+
+fn versus(versus: &Versus) -> [String; 2] {
+    [versus.best.to_owned(), format!("{:.2}", versus.ratio)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits_of_everything() {
+        assert_eq!(
+            [0.1234, 12.34, 123.4, 12345.6].map(three_digits),
+            ["0.12", "12.3", "123", "12346"]
+        );
+    }
 }

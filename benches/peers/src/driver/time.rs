@@ -1,148 +1,85 @@
-//! Nanoseconds per pair, in interleaved rounds.
+//! Runs of the workers, in interleaved rounds.
 
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
-use peers::workloads::{Goal, Workload};
-use serde::Serialize;
+use peers::workloads::{Row, Work};
 
 use crate::{
-    allocators::{SPANDREL, SYSTEM},
+    allocators::{Allocator, SYSTEM},
     cli::Plan,
     profile::Profile,
-    stats::Summary,
+    sample::{HARNESS, Moment, Sample},
     workers::{self, Length, Twin, Workers},
 };
 
-/// One line of the tables: a workload under a profile.
-#[derive(Debug, Serialize)]
-pub struct Times {
-    /// The build.
-    pub profile: Profile,
-    /// The workload's name.
-    pub workload: &'static str,
-    /// The harness alone.
-    pub harness: Summary,
-    /// Every allocator of the plan, harness included.
-    pub allocators: Vec<(&'static str, Summary)>,
-    /// Spandrel against the best of the others, where both ran.
-    pub ratio: Option<Ratio>,
-}
-
-/// How many times faster than the best of the others Spandrel is.
-#[derive(Debug, Serialize)]
-pub struct Ratio {
-    /// The best of the others.
-    pub best: &'static str,
-    /// The median over the rounds of the ratio in each round, harness included on both sides: a
-    /// round is short enough for the machine to be equally busy for both.
-    pub ratio: f64,
-    /// Of the medians, harness subtracted on both sides; absent where Spandrel drowns in the
-    /// harness.
-    pub net: Option<f64>,
-    /// What it should be.
-    pub goal: Option<f64>,
+/// Everything the runs reported.
+#[derive(Debug, Default)]
+pub struct Measured {
+    /// One per run.
+    pub samples: Vec<Sample>,
+    /// The curves of the runs that drift.
+    pub moments: Vec<Moment>,
 }
 
 /// The style of every bar of the driver.
 pub fn bar(steps: usize, what: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg:<28} {eta:>4}")
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg:<36} {eta:>4}")
         .expect("the template is valid");
     ProgressBar::new(steps as u64).with_style(style).with_prefix(what.to_owned())
 }
 
+/// A row under a profile, and who takes turns in it.
+struct Line {
+    profile: Profile,
+    row: Row,
+    turns: Vec<(&'static Allocator, Twin)>,
+    length: Length,
+    rounds: u32,
+}
+
 /// Runs everything the plan names.
-pub fn measure(plan: &Plan, workers: &Workers) -> Result<Vec<Times>> {
-    // The harness runs among the allocators, as one more of them.
-    let mut runs: Vec<_> = plan.allocators.iter().map(|a| (*a, Twin::Full)).collect();
-    runs.push((&SYSTEM, Twin::Empty));
-
-    let lines: Vec<(Profile, &Workload)> =
-        plan.profiles.iter().flat_map(|&p| plan.workloads.iter().map(move |&w| (p, w))).collect();
-    let mut samples = vec![vec![Vec::new(); runs.len()]; lines.len()];
-
-    let bar = bar(plan.repeat as usize * lines.len() * runs.len(), "timing");
-    for round in 0..plan.repeat as usize {
-        for (line, &(profile, workload)) in lines.iter().enumerate() {
+pub fn measure(plan: &Plan, workers: &Workers) -> Result<Measured> {
+    let lines: Vec<Line> = plan
+        .profiles
+        .iter()
+        .flat_map(|&profile| plan.rows.iter().map(move |&row| line(plan, profile, row)))
+        .collect();
+    let runs = lines.iter().map(|line| line.rounds as usize * line.turns.len()).sum();
+    let bar = bar(runs, "measuring");
+    let mut measured = Measured::default();
+    for round in 0..plan.repeat {
+        for line in lines.iter().filter(|line| round < line.rounds) {
+            let name = line.row.name();
             // Nobody always runs first.
-            for i in 0..runs.len() {
-                let who = (i + round) % runs.len();
-                let (allocator, twin) = runs[who];
-                bar.set_message(format!("{} {}", allocator.name, workload.name));
-                let path = workers.path(profile, allocator);
-                let outcome = workers::run(path, workload, twin, Length::Millis(plan.millis))?;
-                samples[line][who].push(outcome.nanos_per_pair());
+            for i in 0..line.turns.len() {
+                let (allocator, twin) = line.turns[(i + round as usize) % line.turns.len()];
+                bar.set_message(format!("{} {name}", allocator.name));
+                let path = workers.path(line.profile, allocator);
+                let (outcome, points) = workers::run(path, &name, twin, line.length)?;
+                let who = if twin == Twin::Empty { HARNESS } else { allocator.name };
+                measured.samples.push(Sample::new(line.profile, &name, who, round, outcome));
+                let moments = points.into_iter().map(|p| Moment::new(line.profile, who, round, p));
+                measured.moments.extend(moments);
                 bar.inc(1);
             }
         }
     }
     bar.finish_and_clear();
+    Ok(measured)
+}
 
-    let times = lines.into_iter().zip(samples);
-    Ok(times
-        .map(|((profile, workload), samples)| {
-            let (harness, allocators) = samples.split_last().expect("the harness ran");
-            let harness = Summary::of(harness.clone());
-            let names = plan.allocators.iter().map(|a| a.name);
-            let samples: Vec<_> = names.zip(allocators).collect();
-            Times {
-                profile,
-                workload: workload.name,
-                harness,
-                ratio: ratio(&samples, harness, goal(workload.goal, profile)),
-                allocators: samples
-                    .into_iter()
-                    .map(|(name, samples)| (name, Summary::of(samples.clone())))
-                    .collect(),
+fn line(plan: &Plan, profile: Profile, row: Row) -> Line {
+    let mut turns: Vec<_> = plan.allocators.iter().map(|&a| (a, Twin::Full)).collect();
+    let length = match row.workload.work {
+        Work::Loop { .. } => {
+            // The harness runs among the allocators, as one more of them.
+            if row.threads == 1 {
+                turns.push((&SYSTEM, Twin::Empty));
             }
-        })
-        .collect())
-}
-
-fn goal(goal: Option<Goal>, profile: Profile) -> Option<f64> {
-    goal.map(|goal| match profile {
-        Profile::Fat => goal.fat,
-        Profile::Release => goal.release,
-    })
-}
-
-/// Each name's samples are in the order of the rounds.
-fn ratio(
-    samples: &[(&'static str, &Vec<f64>)],
-    harness: Summary,
-    goal: Option<f64>,
-) -> Option<Ratio> {
-    let median = |samples: &Vec<f64>| Summary::of(samples.clone()).median;
-    let is_ours = |name: &str| name == SPANDREL.name;
-    let ours = samples.iter().find(|(n, _)| is_ours(n))?.1;
-    let (best, theirs) = samples
-        .iter()
-        .filter(|(n, _)| !is_ours(n))
-        .min_by(|a, b| median(a.1).total_cmp(&median(b.1)))?;
-    let rounds = theirs.iter().zip(ours).map(|(t, o)| t / o).collect();
-    let ours_net = median(ours) - harness.median;
-    let theirs_net = median(theirs) - harness.median;
-    Some(Ratio {
-        best,
-        ratio: median(&rounds),
-        net: (ours_net > 0.0).then(|| theirs_net / ours_net),
-        goal,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_ratio_is_over_the_best_of_the_others() {
-        let harness = Summary::of(vec![1.0]);
-        let (ours, a, b) = (vec![2.0, 4.0, 2.0], vec![6.0; 3], vec![5.0, 10.0, 5.0]);
-        let all = [("spandrel", &ours), ("a", &a), ("b", &b)];
-        let r = ratio(&all, harness, Some(2.5)).unwrap();
-        assert_eq!((r.best, r.ratio, r.net), ("b", 2.5, Some(4.0)));
-        assert!(ratio(&all[1..], harness, None).is_none());
-        assert!(ratio(&all[..1], harness, None).is_none());
-        let drowned = Summary::of(vec![2.0]);
-        assert_eq!(ratio(&all, drowned, None).unwrap().net, None);
-    }
+            Length::Millis(plan.millis)
+        }
+        Work::Job { amount, quick, .. } => Length::Amount(if plan.quick { quick } else { amount }),
+    };
+    let rounds = if row.workload.heavy { plan.repeat.min(plan.heavy_repeat) } else { plan.repeat };
+    Line { profile, row, turns, length, rounds }
 }

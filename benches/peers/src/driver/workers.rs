@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
-use peers::{worker::Outcome, workloads::Workload};
+use peers::{worker::Outcome, workloads::Point};
 use serde_json::Value;
 
 use crate::{
@@ -43,37 +43,47 @@ pub enum Twin {
 pub enum Length {
     /// About so many milliseconds.
     Millis(u64),
-    /// Exactly so many rounds.
-    Rounds(u64),
+    /// Exactly so many rounds, or a job of exactly this amount.
+    Amount(u64),
 }
 
 /// The words a worker is started with.
-pub fn words(workload: &Workload, twin: Twin, length: Length) -> [String; 4] {
+pub fn words(row: &str, twin: Twin, length: Length) -> [String; 4] {
     let twin = match twin {
         Twin::Full => "full",
         Twin::Empty => "empty",
     };
     let (unit, number) = match length {
         Length::Millis(n) => ("millis", n),
-        Length::Rounds(n) => ("rounds", n),
+        Length::Amount(n) => ("amount", n),
     };
-    [workload.name, twin, unit, &number.to_string()].map(str::to_owned)
+    [row, twin, unit, &number.to_string()].map(str::to_owned)
 }
 
 /// Runs a worker to its end.
-pub fn run(path: &Path, workload: &Workload, twin: Twin, length: Length) -> Result<Outcome> {
+pub fn run(path: &Path, row: &str, twin: Twin, length: Length) -> Result<(Outcome, Vec<Point>)> {
     let mut command = Command::new(path);
-    command.args(words(workload, twin, length));
+    command.args(words(row, twin, length));
     let output = command.output().context("cannot start a worker")?;
     parse(&output).with_context(|| format!("the worker failed: {command:?}"))
 }
 
 /// Reads what a worker printed.
-pub fn parse(output: &Output) -> Result<Outcome> {
+pub fn parse(output: &Output) -> Result<(Outcome, Vec<Point>)> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}\n{said}", output.status);
-    let line = String::from_utf8_lossy(&output.stdout);
-    Outcome::parse(&line).with_context(|| format!("it printed `{}`", line.trim_end()))
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut outcome = None;
+    let mut points = Vec::new();
+    for line in printed.lines() {
+        if let Some(point) = Point::parse(line) {
+            points.push(point);
+        } else {
+            let last = Outcome::parse(line).with_context(|| format!("it printed `{line}`"))?;
+            outcome = Some(last);
+        }
+    }
+    Ok((outcome.context("it printed no result")?, points))
 }
 
 /// Builds every worker of the plan, and the one that runs the empty harness.

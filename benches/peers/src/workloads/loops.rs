@@ -14,12 +14,11 @@ use std::{
     alloc::{Layout, handle_alloc_error},
     arch::asm,
     iter::repeat_n,
-    time::Duration,
 };
 
 use super::super::inputs::{FIFO, LIFO, ORDER, SAME, SHUFFLED_BYTES, SIZES};
 use super::{give, take};
-use crate::clock::ThreadClock;
+use crate::meter::{Meter, Spent};
 
 const OBJECT: Layout = Layout::new::<[u64; 8]>();
 const SHUFFLED: Layout = Layout::new::<[u64; SHUFFLED_BYTES / 8]>();
@@ -76,7 +75,7 @@ fn of_size(size: usize) -> Layout {
     unsafe { Layout::from_size_align_unchecked(size, 8) }
 }
 
-pub(in super::super) fn same(rounds: u64) -> Duration {
+pub(in super::super) fn same(rounds: u64) -> Spent {
     #[inline(never)]
     fn pairs(n: u64) {
         for _ in 0..n {
@@ -87,12 +86,12 @@ pub(in super::super) fn same(rounds: u64) -> Duration {
     }
     reserve(std::iter::once(OBJECT));
     pairs(SAME);
-    let start = ThreadClock::start();
+    let meter = Meter::thread();
     pairs(rounds * SAME);
-    start.elapsed()
+    meter.stop(rounds * SAME)
 }
 
-pub(in super::super) fn lifo100(rounds: u64) -> Duration {
+pub(in super::super) fn lifo100(rounds: u64) -> Spent {
     #[inline(never)]
     fn run(rounds: u64) {
         let mut stack = [std::ptr::null_mut(); LIFO];
@@ -110,12 +109,12 @@ pub(in super::super) fn lifo100(rounds: u64) -> Duration {
     }
     reserve(repeat_n(OBJECT, LIFO));
     run(1);
-    let start = ThreadClock::start();
+    let meter = Meter::thread();
     run(rounds);
-    start.elapsed()
+    meter.stop(rounds * LIFO as u64)
 }
 
-pub(in super::super) fn fifo1000(rounds: u64) -> Duration {
+pub(in super::super) fn fifo1000(rounds: u64) -> Spent {
     #[inline(never)]
     fn run(ring: &mut [(*mut u8, u16); FIFO], mut drawn: usize, rounds: u64) -> usize {
         for _ in 0..rounds {
@@ -139,18 +138,18 @@ pub(in super::super) fn fifo1000(rounds: u64) -> Duration {
         (unsafe { new(of_size(SIZES[i].into())) }, SIZES[i])
     });
     let drawn = run(&mut ring, FIFO, 1);
-    let start = ThreadClock::start();
+    let meter = Meter::thread();
     run(&mut ring, drawn, rounds);
-    let elapsed = start.elapsed();
+    let spent = meter.stop(rounds * FIFO as u64);
     for (object, size) in ring {
         // SAFETY: each slot holds an object and the size it was taken with, and the ring is gone
         // after this.
         unsafe { give(object, of_size(size.into())) };
     }
-    elapsed
+    spent
 }
 
-pub(in super::super) fn random1k(rounds: u64) -> Duration {
+pub(in super::super) fn random1k(rounds: u64) -> Spent {
     #[inline(never)]
     fn run(rounds: u64) {
         for _ in 0..rounds {
@@ -164,16 +163,16 @@ pub(in super::super) fn random1k(rounds: u64) -> Duration {
     }
     reserve(SIZES.iter().map(|&size| of_size(size.into())));
     run(1);
-    let start = ThreadClock::start();
+    let meter = Meter::thread();
     run(rounds);
-    start.elapsed()
+    meter.stop(rounds * SIZES.len() as u64)
 }
 
-pub(in super::super) fn shuffled(rounds: u64) -> Duration {
+pub(in super::super) fn shuffled(rounds: u64) -> Spent {
     shuffle(rounds, fill_untouched)
 }
 
-pub(in super::super) fn shuffled_touched(rounds: u64) -> Duration {
+pub(in super::super) fn shuffled_touched(rounds: u64) -> Spent {
     shuffle(rounds, fill_touched)
 }
 
@@ -200,7 +199,7 @@ fn fill_touched(slots: &mut Slots) {
     }
 }
 
-fn shuffle(rounds: u64, fill: fn(&mut Slots)) -> Duration {
+fn shuffle(rounds: u64, fill: fn(&mut Slots)) -> Spent {
     #[inline(never)]
     fn free(slots: &Slots) {
         for &i in &ORDER {
@@ -213,10 +212,10 @@ fn shuffle(rounds: u64, fill: fn(&mut Slots)) -> Duration {
     let mut slots = Box::new([std::ptr::null_mut(); ORDER.len()]);
     fill(&mut slots);
     free(&slots);
-    let start = ThreadClock::start();
+    let meter = Meter::thread();
     for _ in 0..rounds {
         fill(&mut slots);
         free(&slots);
     }
-    start.elapsed()
+    meter.stop(rounds * ORDER.len() as u64)
 }

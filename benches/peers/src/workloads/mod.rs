@@ -1,16 +1,33 @@
-//! The table of workloads.
+//! The workloads, and the table of them.
 //!
-//! To add one: write the loop in `loops.rs`, give it a row in [`WORKLOADS`]. Both twins, the
-//! workers, the driver, the tables and the files follow from the row.
+//! To add one: write it in the file of its group, give it a line in [`table::WORKLOADS`]. The rows,
+//! the workers, the driver, the tables, files and charts follow from the line.
 
-use std::time::Duration;
+use crate::meter::Spent;
 
+mod block;
+mod collections;
+mod drift;
+mod growth;
+mod heap;
 mod inputs;
+mod large;
+mod larson;
+mod mixed;
+mod programs;
+mod queue;
+mod shuffled;
+mod storm;
+mod table;
+mod threads;
+
+pub use drift::Point;
+pub use table::WORKLOADS;
 
 /// The loops on the global allocator.
 #[path = "."]
 mod full {
-    use super::heap::{give, take};
+    use super::heap_pair::{give, take};
     mod loops;
     pub(super) use loops::*;
 }
@@ -24,7 +41,7 @@ mod empty {
     pub(super) use loops::*;
 }
 
-mod heap {
+mod heap_pair {
     pub(super) use std::alloc::{alloc as take, dealloc as give};
 }
 
@@ -43,107 +60,117 @@ mod nothing {
     pub(super) unsafe fn give(_object: *mut u8, _layout: Layout) {}
 }
 
-/// One workload: a loop, its empty twin, and what is asked of it.
+/// One workload: what it does, on how many threads it is measured, and what is asked of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// The name on the command line and in the tables.
+    /// The name on the command line.
     pub name: &'static str,
+    /// The group it belongs to, 1 to 10, or 0 for what is only charted.
+    pub group: u8,
     /// One line for `--help` and the reports.
     pub about: &'static str,
-    /// alloc+free pairs in one round.
-    pub pairs_per_round: u64,
-    /// Whether callgrind's count means something: one thread, no waiting.
+    /// The numbers of threads it is measured on: a row of the tables each.
+    pub threads: &'static [usize],
+    /// What it does.
+    pub work: Work,
+    /// Whether callgrind's count means something for one thread.
     pub countable: bool,
-    /// The most instructions per pair, harness subtracted, that Spandrel may take with fat LTO.
+    /// Takes seconds: run less often than the others.
+    pub heavy: bool,
+    /// The most instructions per operation, harness subtracted, that Spandrel may take with fat
+    /// LTO.
     pub instruction_bar: Option<f64>,
-    /// How many times faster than the best of the others Spandrel means to be: with fat LTO, and
-    /// without LTO.
-    pub goal: Option<Goal>,
-    /// Runs so many rounds and returns the time they took, set-up and warm-up excluded: of the
-    /// thread where there is one, of the day where there are several.
-    pub full: fn(rounds: u64) -> Duration,
-    /// The same without the allocator.
-    pub empty: fn(rounds: u64) -> Duration,
 }
 
-/// A goal for the ratio (time of the best other allocator) / (time of Spandrel).
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Goal {
-    /// With fat LTO.
-    pub fat: f64,
-    /// Without LTO.
-    pub release: f64,
+/// What a workload does.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A short loop over alloc+free pairs, which every thread runs; as long as is asked for.
+    Loop {
+        /// Pairs in one round.
+        pairs_per_round: u64,
+        /// Runs so many rounds, set-up and warm-up not counted.
+        full: fn(rounds: u64) -> Spent,
+        /// The same without the allocator.
+        empty: fn(rounds: u64) -> Spent,
+    },
+    /// A job of a fixed size that the threads share.
+    Job {
+        /// Does it.
+        run: fn(&Job) -> Spent,
+        /// The amount that is measured.
+        amount: u64,
+        /// The amount for a quick look.
+        quick: u64,
+        /// The amount for tests and for counting instructions.
+        small: u64,
+    },
 }
 
-const FASTER: Option<Goal> = Some(Goal { fat: 2.5, release: 1.3 });
+/// How much of a workload to do, and with how many threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// Over all threads, in the workload's own unit.
+    pub amount: u64,
+    /// Threads to share it.
+    pub threads: usize,
+}
 
-/// Every workload, in the order of the reports.
-pub static WORKLOADS: &[Workload] = &[
-    Workload {
-        name: "same",
-        about: "one 64-byte object, constant layout, allocated and freed",
-        pairs_per_round: inputs::SAME,
-        countable: true,
-        instruction_bar: Some(12.0),
-        goal: FASTER,
-        full: full::same,
-        empty: empty::same,
-    },
-    Workload {
-        name: "lifo100",
-        about: "100 objects of 64 bytes, freed last first",
-        pairs_per_round: inputs::LIFO as u64,
-        countable: true,
-        instruction_bar: None,
-        goal: FASTER,
-        full: full::lifo100,
-        empty: empty::lifo100,
-    },
-    Workload {
-        name: "fifo1000",
-        about: "1000 objects of 8..1024 bytes live, the oldest freed first",
-        pairs_per_round: inputs::FIFO as u64,
-        countable: true,
-        instruction_bar: Some(34.0),
-        goal: None,
-        full: full::fifo1000,
-        empty: empty::fifo1000,
-    },
-    Workload {
-        name: "random1k",
-        about: "one object of a random size, 8..1024 bytes, allocated and freed",
-        pairs_per_round: inputs::SIZES.len() as u64,
-        countable: true,
-        instruction_bar: Some(34.0),
-        goal: None,
-        full: full::random1k,
-        empty: empty::random1k,
-    },
-    Workload {
-        name: "shuffled",
-        about: "16384 objects of 256 bytes, never written, freed in shuffled order",
-        pairs_per_round: inputs::ORDER.len() as u64,
-        countable: true,
-        instruction_bar: None,
-        goal: None,
-        full: full::shuffled,
-        empty: empty::shuffled,
-    },
-    Workload {
-        name: "shuffled-touched",
-        about: "the same, each object written to before it is freed",
-        pairs_per_round: inputs::ORDER.len() as u64,
-        countable: true,
-        instruction_bar: None,
-        goal: None,
-        full: full::shuffled_touched,
-        empty: empty::shuffled_touched,
-    },
-];
+/// A workload on a number of threads: one line of the tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What runs.
+    pub workload: &'static Workload,
+    /// On how many threads.
+    pub threads: usize,
+}
 
-/// The workload of that name.
-pub fn find(name: &str) -> Option<&'static Workload> {
-    WORKLOADS.iter().find(|w| w.name == name)
+impl Row {
+    /// All of them, in the order of the reports.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let rows = |workload: &'static Workload| {
+            workload.threads.iter().map(move |&threads| Self { workload, threads })
+        };
+        WORKLOADS.iter().flat_map(rows)
+    }
+
+    /// The row of that name: `mixed/t2`. Of a workload's name alone, the one on a single thread.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::all().find(|r| r.name() == name || r.threads == 1 && r.workload.name == name)
+    }
+
+    /// The name in the tables.
+    pub fn name(&self) -> String {
+        format!("{}/t{}", self.workload.name, self.threads)
+    }
+
+    /// Runs the loop so many rounds on each thread, or a job of that amount.
+    pub fn run(&self, amount: u64) -> Spent {
+        match self.workload.work {
+            Work::Loop { full, .. } => self.on_each_thread(amount, full),
+            Work::Job { run, .. } => run(&Job { amount, threads: self.threads }),
+        }
+    }
+
+    /// The harness alone, of a workload that has one.
+    pub fn run_empty(&self, amount: u64) -> Option<Spent> {
+        match self.workload.work {
+            Work::Loop { empty, .. } => Some(self.on_each_thread(amount, empty)),
+            Work::Job { .. } => None,
+        }
+    }
+
+    fn on_each_thread(&self, rounds: u64, run: fn(u64) -> Spent) -> Spent {
+        if self.threads == 1 {
+            return run(rounds);
+        }
+        std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..self.threads).map(|_| scope.spawn(move || run(rounds))).collect();
+            let spent = threads.into_iter().map(|t| t.join().expect("no loop fails"));
+            spent.fold(Spent::default(), Spent::beside)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -152,17 +179,34 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_found() {
-        for w in WORKLOADS {
-            assert!(std::ptr::eq(find(w.name).unwrap(), w), "{} twice", w.name);
+        for row in Row::all() {
+            let found = Row::find(&row.name()).unwrap();
+            assert_eq!((found.workload.name, found.threads), (row.workload.name, row.threads));
         }
-        assert!(find("no such workload").is_none());
+        let mut names: Vec<_> = Row::all().map(|r| r.name()).collect();
+        names.sort_unstable();
+        assert!(names.is_sorted_by(|a, b| a < b), "a name twice");
+        assert_eq!(Row::find("same").unwrap().threads, 1);
+        assert!(Row::find("no such workload").is_none());
+    }
+
+    /// Every check in every workload runs here.
+    #[test]
+    fn every_row_runs_small() {
+        for row in Row::all().filter(|r| r.workload.group != 0) {
+            let spent = match row.workload.work {
+                Work::Loop { .. } => {
+                    assert!(row.run_empty(2).unwrap().ops > 0);
+                    row.run(2)
+                }
+                Work::Job { small, .. } => row.run(small),
+            };
+            assert!(spent.ops > 0, "{}", row.name());
+        }
     }
 
     #[test]
-    fn both_twins_run() {
-        for w in WORKLOADS {
-            (w.full)(2);
-            (w.empty)(2);
-        }
+    fn the_smallest_heap_is_replaced() {
+        assert_eq!(Row::find("heap-10m").unwrap().run(1000).ops, 1024);
     }
 }
