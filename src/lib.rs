@@ -37,11 +37,13 @@
 //! mappings apart from user memory.
 //!
 //! Imports go down only: `front` > `cache` > `transfer` > `span` > `page` > `os` > `base`;
-//! [`observe`] reads every floor. One static composes the building (`front::building`).
+//! [`observe`] reads every floor and [`background`] ticks them; both are known to the front alone. One static composes the building (`front::building`).
 //!
 //! The modules are public for the project's own tests, models and tools; only what the crate root
 //! names is meant for users and kept stable.
 
+#[cfg(not(spandrel_model))]
+pub mod background;
 #[doc(hidden)]
 #[macro_use]
 pub mod base;
@@ -62,12 +64,13 @@ pub mod span;
 pub mod transfer;
 
 #[cfg(not(spandrel_model))]
-pub use base::options::{Decay, HugepagePolicy, Options};
+pub use base::options::{Decay, HugepagePolicy, Limit, Options};
 #[cfg(not(spandrel_model))]
-pub use front::config::configure;
+pub use front::config::{configure, limits, reread_limits};
 #[cfg(not(spandrel_model))]
-pub use front::{Configured, Spandrel, purge, stats};
+pub use front::{Configured, Spandrel, flush_current_thread, purge, stats};
 pub use observe::{ClassStats, Floors, Stats};
+pub use page::Limits;
 
 // The unit tests, too, run on top of what they test.
 #[cfg(all(test, not(spandrel_model)))]

@@ -17,6 +17,7 @@ use spandrel::transfer::Transfer;
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeSet;
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU32;
 use std::thread;
 
 #[global_allocator]
@@ -49,6 +50,19 @@ impl Os for Sealed {
     unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.0.purge(at, bytes) }
+    }
+
+    unsafe fn collapse(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.collapse(at, bytes) }
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        self.0.wake(word);
+    }
+
+    fn memory_limit(&self) -> Option<usize> {
+        self.0.memory_limit()
     }
 
     unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool {

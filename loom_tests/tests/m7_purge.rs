@@ -3,13 +3,13 @@
 
 use loom_tests::floors::Heap;
 use loom_tests::{Model, red};
-use spandrel::base::units::{GRANULE, HUGEPAGE, WINDOW};
+use spandrel::base::units::{GRANULE, WINDOW};
 
 type Answer = Result<Option<usize>, usize>;
 
 /// Releases whatever is whole, free and dirty. The system checks that it is in nobody's hands.
 fn purge(heap: &Heap) -> Answer {
-    Err(heap.pages.purge(|_, _| true) / HUGEPAGE)
+    Err(heap.pages.purge(|_, _| true) / GRANULE)
 }
 
 /// Takes, uses and gives back, so that there is something to release again.
@@ -26,7 +26,7 @@ fn take(heap: &Heap) -> Answer {
     Ok(heap.take(0, 1).map(|(first, _)| first))
 }
 
-/// How many hugepages were released, and which granule the last role got.
+/// How many granules that were used were released, and which granule the last role got.
 fn close(heap: &Heap, answers: &[Answer]) -> (usize, Option<usize>) {
     heap.close();
     let released: usize = answers.iter().filter_map(|answer| answer.err()).sum();
@@ -76,4 +76,93 @@ static PURGE_AND_USE: Model<Heap, Answer, (usize, Option<usize>)> = Model {
 #[test]
 fn what_is_known_to_be_zero_is() {
     PURGE_AND_USE.holds();
+}
+
+// ---- what is free in a hugepage in use ----
+
+/// Releases what is free in hugepages that are in use.
+fn purge_parts(heap: &Heap) -> Answer {
+    Err(heap.pages.purge_parts(|_| true) / GRANULE)
+}
+
+/// A hugepage of which main holds one granule; two others were used.
+fn used() -> Heap {
+    let heap = Heap::new(&[(0, 1), (0, 1), (0, 1)]);
+    heap.give(1);
+    heap.give(2);
+    heap
+}
+
+static PARTS: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 parts",
+    setup: used,
+    threads: &[("parts", purge_parts), ("take", take)],
+    crowd: &[
+        ("parts", purge_parts),
+        ("turn 2", |h| turn(h, 1, 2)),
+        ("purge", purge),
+        ("turn 1", |h| turn(h, 0, 1)),
+        ("parts", purge_parts),
+        ("take", take),
+    ],
+    outcome: close,
+    expected: &[(1, Some(1)), (2, Some(1)), (2, Some(3))],
+    bound: None,
+    long: None,
+    schedules: 20_000,
+};
+
+#[test]
+fn no_part_is_released_that_someone_holds() {
+    PARTS.holds();
+}
+
+red!(red_when_a_part_is_released_without_a_claim: PARTS, PurgeUnclaimed,
+    "two hands" | "known zeros are not zero" | "nobody's hands" | "Causality violation");
+red!(red_when_more_is_noted_as_zero_than_was_released: PARTS, CleanseMore,
+    "known zeros are not zero");
+
+static PARTS_AND_USE: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 parts, use, take",
+    threads: &[("parts", purge_parts), ("use", |h| turn(h, 0, 1))],
+    expected: &[(1, Some(1)), (2, Some(1)), (2, Some(3))],
+    bound: Some(3),
+    ..PARTS
+};
+
+#[test]
+fn what_is_known_to_be_zero_of_a_part_is() {
+    PARTS_AND_USE.holds();
+}
+
+red!(red_when_a_part_is_noted_as_zero_too_late: PARTS_AND_USE, CleanseLate,
+    "known zeros are not zero");
+
+// ---- the last granule comes home while the rest is released ----
+
+static PARTS_AND_HOME: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 parts, last home",
+    threads: &[
+        ("parts", purge_parts),
+        ("home", |h| {
+            h.give(0);
+            Ok(None)
+        }),
+    ],
+    crowd: &[
+        ("parts", purge_parts),
+        ("home", |h| {
+            h.give(0);
+            Ok(None)
+        }),
+        ("purge", purge),
+        ("take", take),
+    ],
+    expected: &[(0, None), (2, None), (3, None)],
+    ..PARTS
+};
+
+#[test]
+fn a_hugepage_is_whole_again_whoever_comes_last() {
+    PARTS_AND_HOME.holds();
 }

@@ -25,6 +25,18 @@ pub enum Decay {
     Never,
 }
 
+/// How much memory the heap may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// As much as the system gives.
+    None,
+    /// So many bytes.
+    Bytes(usize),
+    /// So many hundredths, 1 to 100, of what the process's cgroup (v2) may use; no limit where that has
+    /// none. Read when it is set, and by [`reread_limits`](crate::reread_limits).
+    CgroupShare(u8),
+}
+
 /// When the allocator asks for hugepages (2 MiB) behind its memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -46,19 +58,49 @@ pub enum HugepagePolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     pub(crate) decay: Option<Decay>,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) soft: Option<Limit>,
     pub(crate) hugepages: Option<HugepagePolicy>,
+    pub(crate) background: Option<bool>,
     pub(crate) stats: Option<bool>,
 }
 
 impl Options {
     /// No wishes.
     pub const fn new() -> Self {
-        Self { decay: None, hugepages: None, stats: None }
+        Self {
+            decay: None,
+            limit: None,
+            soft: None,
+            hugepages: None,
+            background: None,
+            stats: None,
+        }
     }
 
     /// How long free memory stays. By default 10 s.
     pub const fn decay(mut self, decay: Decay) -> Self {
         self.decay = Some(decay);
+        self
+    }
+
+    /// The hard limit: a request beyond it gets a null pointer. By default none.
+    pub const fn limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// The soft limit: crossing it returns what is free, and if that is not enough, calls
+    /// [`on_pressure`](crate::background::on_pressure)'s function. By default none.
+    pub const fn soft_limit(mut self, limit: Limit) -> Self {
+        self.soft = Some(limit);
+        self
+    }
+
+    /// Whether a thread returns memory while nobody allocates, as
+    /// [`background::start`](crate::background::start) does. By default not.
+    pub const fn background(mut self, on: bool) -> Self {
+        self.background = Some(on);
         self
     }
 
@@ -99,18 +141,26 @@ impl Options {
     }
 
     /// Which options are named, a bit each.
+    #[cfg(not(spandrel_model))]
     pub(crate) fn named(&self) -> u32 {
         u32::from(self.decay.is_some())
             | u32::from(self.hugepages.is_some()) << 1
             | u32::from(self.stats.is_some()) << 2
+            | u32::from(self.limit.is_some()) << 3
+            | u32::from(self.soft.is_some()) << 4
+            | u32::from(self.background.is_some()) << 5
     }
 
     /// These wishes but for the options in `named`.
+    #[cfg(not(spandrel_model))]
     #[must_use]
     pub(crate) fn without(mut self, named: u32) -> Self {
         self.decay = self.decay.filter(|_| named & 1 == 0);
         self.hugepages = self.hugepages.filter(|_| named & 2 == 0);
         self.stats = self.stats.filter(|_| named & 4 == 0);
+        self.limit = self.limit.filter(|_| named & 8 == 0);
+        self.soft = self.soft.filter(|_| named & 16 == 0);
+        self.background = self.background.filter(|_| named & 32 == 0);
         self
     }
 }
@@ -123,7 +173,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 3] = [
+static KEYS: [Key; 6] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -132,6 +182,34 @@ static KEYS: [Key; 3] = [
                 b"never" => Decay::Never,
                 b"0" => Decay::Within(Duration::ZERO),
                 _ => Decay::Within(time(value)?),
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "limit",
+        allowed: LIMITS,
+        set: |options, value| {
+            options.limit = Some(limit(value)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "soft",
+        allowed: LIMITS,
+        set: |options, value| {
+            options.soft = Some(limit(value)?);
+            Some(())
+        },
+    },
+    Key {
+        name: "background",
+        allowed: "on or off",
+        set: |options, value| {
+            options.background = Some(match value {
+                b"on" => true,
+                b"off" => false,
+                _ => return None,
             });
             Some(())
         },
@@ -215,18 +293,43 @@ fn number(text: &[u8], scale: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> {
         return None;
     }
     let scale = scale(rest.trim_ascii())?;
-    let mut value = 0u64;
-    for digit in &text[..whole] {
-        value = value.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
+    let value = digits(&text[..whole])? * u128::from(scale);
+    // More decimals than six say nothing any more.
+    let decimals = &decimals[..decimals.len().min(6)];
+    let part = digits(decimals)? * u128::from(scale) / 10u128.pow(decimals.len() as u32);
+    u64::try_from(value + part).ok()
+}
+
+fn digits(text: &[u8]) -> Option<u128> {
+    let add = |value: u128, &digit: &u8| value.checked_mul(10)?.checked_add((digit - b'0').into());
+    text.iter().try_fold(0, add).filter(|&value| value <= u64::MAX.into())
+}
+
+const LIMITS: &str = "a size with its unit (512MiB, 1.5GiB, 2GB), at least 1MiB, a share of the cgroup's limit (80%), or none";
+
+fn limit(text: &[u8]) -> Option<Limit> {
+    if text == b"none" {
+        return Some(Limit::None);
     }
-    let mut value = value.checked_mul(scale)?;
-    let mut part = scale;
-    for digit in decimals {
-        // Each digit of its own: what is lost is less than a unit of the result per digit.
-        part /= 10;
-        value = value.checked_add(part * u64::from(digit - b'0'))?;
+    if text.ends_with(b"%") {
+        let share = number(text, |unit| (unit == b"%").then_some(1))?;
+        return (1..=100).contains(&share).then_some(Limit::CgroupShare(share as u8));
     }
-    Some(value)
+    let bytes = number(text, |unit| {
+        Some(match unit {
+            b"KB" | b"kB" => 1000,
+            b"MB" => 1_000_000,
+            b"GB" => 1_000_000_000,
+            b"TB" => 1_000_000_000_000,
+            b"KiB" | b"K" | b"k" => 1 << 10,
+            b"MiB" | b"M" | b"m" => 1 << 20,
+            b"GiB" | b"G" | b"g" => 1 << 30,
+            b"TiB" | b"T" | b"t" => 1 << 40,
+            b"B" => 1,
+            _ => return None,
+        })
+    })?;
+    (bytes >= 1 << 20).then_some(Limit::Bytes(usize::try_from(bytes).ok()?))
 }
 
 fn time(text: &[u8]) -> Option<Duration> {
@@ -280,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn limits_are_understood() {
+        let bytes = |n| Some(Limit::Bytes(n));
+        assert_eq!(limit(b"2GiB"), bytes(2 << 30));
+        assert_eq!(limit(b"1.5g"), bytes(3 << 29));
+        assert_eq!(limit(b"2 GB"), bytes(2_000_000_000));
+        assert_eq!(limit(b"1048576B"), bytes(1 << 20));
+        assert_eq!(limit(b"80%"), Some(Limit::CgroupShare(80)));
+        assert_eq!(limit(b"none"), Some(Limit::None));
+        for text in
+            ["", "0", "1024", "1KiB", "0%", "101%", "%", "-1GiB", "1GiBs", "1e9B", "99999999T"]
+        {
+            assert_eq!(limit(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_told_with_what_is() {
         let (options, said) = problems("decay=soon,colour=blue,hugepages,stats=exit");
         assert_eq!(options, Options::new().stats_at_exit(true));
@@ -288,7 +407,8 @@ mod tests {
             [
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
-                "spandrel: SPANDREL: unknown option `colour`; there are: decay, hugepages, stats",
+                "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
+                 background, hugepages, stats",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",
             ]
@@ -300,7 +420,8 @@ mod tests {
 
     #[test]
     fn what_somebody_else_has_named_is_left_out() {
-        let all = problems("decay=0,hugepages=never,stats=exit").0;
+        let all =
+            problems("decay=0,limit=1GiB,soft=50%,background=on,hugepages=never,stats=exit").0;
         assert_eq!(all.without(0), all);
         assert_eq!(all.without(all.named()), Options::new());
         let environment = Options::new().decay(Decay::Never);

@@ -77,8 +77,14 @@ pub enum Seed {
     PurgeUnclaimed,
     /// M7: a purged hugepage is noted as zero after it was given back.
     CleanseLate,
+    /// M7: when a part of a hugepage was released, all of it is noted as zero.
+    CleanseMore,
     /// M7: a hugepage goes into the map without releasing what its last holder wrote.
     MapRelaxed,
+    /// M9: who gives counts it without releasing what was given to a sleeper that lies down.
+    NoteRelaxed,
+    /// M9: a sleeper does not look again after it lay down.
+    NoLastLook,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
 }

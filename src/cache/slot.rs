@@ -30,6 +30,12 @@ pub fn current() -> &'static ThreadCache {
     unsafe { &*tls::get() }
 }
 
+/// The running thread's own cache, if it has one.
+pub fn existing() -> Option<&'static ThreadCache> {
+    let cache = current();
+    (!ptr::eq(cache, &raw const GONE) && !ptr::eq(cache, &raw const NEW)).then_some(cache)
+}
+
 /// The running thread's own cache, got now if it has none yet. `None`: it does without, because it
 /// is ending or there is no memory for a cache.
 pub fn own<B: Objects>(caches: &'static Caches<B>, hook: ExitHook) -> Option<&'static ThreadCache> {

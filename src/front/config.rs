@@ -5,9 +5,12 @@
 //! meanwhile goes on with what is known, nobody waits.
 
 use super::building::pages;
+use crate::background;
 use crate::base::options::{Options, VARIABLE};
 use crate::base::sync::AtomicU32;
 use crate::base::sync::Ordering::Relaxed;
+use crate::os::Os;
+use crate::page::Limits;
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::AtomicBool;
 
@@ -39,6 +42,25 @@ pub fn attend() {
     }
 }
 
+/// On the slow paths of allocations: one load. The background thread is not started before granules have
+/// come home: until then there is nothing for it to do, and the process may not be set up yet.
+#[inline]
+pub fn attend_allocation() {
+    if !SETTLED.load(Relaxed) {
+        read_environment();
+        if !background::owed() {
+            SETTLED.store(READ.load(Relaxed), Relaxed);
+        } else if pages().bell().gives() > 0 {
+            background::pay();
+        }
+    }
+}
+
+/// The next slow path has something to do.
+pub(crate) fn unsettle() {
+    SETTLED.store(false, Relaxed);
+}
+
 /// Sets what these options name, unless the environment has named it. They count from the next
 /// decision on; a program that wants them from the first byte on has a [`Configured`] allocator.
 ///
@@ -50,14 +72,31 @@ pub fn attend() {
 /// [`Configured`]: super::Configured
 pub fn configure(options: &Options) {
     attend();
-    apply(&options.without(NAMED.load(Relaxed)));
+    let options = options.without(NAMED.load(Relaxed));
+    apply(&options);
+    match options.background {
+        Some(true) => background::pay(),
+        Some(false) => drop(background::stop()),
+        None => {}
+    }
 }
 
-/// The same, once, for the allocator that was made with these options.
+/// Reads the cgroup's limit again and sets the limits that are shares of it.
+pub fn reread_limits() {
+    pages().policy().reread_limits(|| pages().os().memory_limit());
+}
+
+/// The limits, what counts against them now, and what became of them.
+pub fn limits() -> Limits {
+    pages().limits()
+}
+
+/// As [`configure`], once, for the allocator that was made with these options.
 #[inline]
 pub(super) fn configure_once(options: &Options) {
     if !CONFIGURED.load(Relaxed) && !CONFIGURED.swap(true, Relaxed) {
-        configure(options);
+        attend();
+        apply(&options.without(NAMED.load(Relaxed)));
     }
 }
 
@@ -66,8 +105,19 @@ fn apply(options: &Options) {
     if let Some(decay) = options.decay {
         policy.set_decay(decay);
     }
+    let cgroup = || pages().os().memory_limit();
+    if let Some(limit) = options.limit {
+        policy.set_hard(limit, cgroup);
+    }
+    if let Some(limit) = options.soft {
+        policy.set_soft(limit, cgroup);
+    }
     if let Some(hugepages) = options.hugepages {
         policy.set_hugepages(hugepages);
+    }
+    if let Some(background) = options.background {
+        background::owe(background);
+        unsettle();
     }
     if let Some(stats) = options.stats {
         STATS_AT_EXIT.store(stats, Relaxed);
@@ -85,7 +135,7 @@ fn read_environment() {
     // threads is broken already.
     let start = unsafe { environ };
     // Before the C library is set up there is none: the next slow path looks again.
-    if start.is_null() || READ.swap(true, Relaxed) {
+    if start.is_null() || READ.load(Relaxed) || READ.swap(true, Relaxed) {
         return;
     }
     SETTLED.store(true, Relaxed);

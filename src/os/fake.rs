@@ -15,7 +15,7 @@ mod real {
     use crate::os::linux::Linux;
     use crate::os::{Os, OsCounts};
     use core::ptr::NonNull;
-    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
     /// The system under test. Every setting may change at any time, from any thread.
     #[derive(Debug)]
@@ -116,6 +116,15 @@ mod real {
             self.works() && unsafe { self.real.advise_hugepages(at, bytes, wanted) }
         }
 
+        unsafe fn collapse(&self, at: NonNull<u8>, bytes: usize) -> bool {
+            // SAFETY: the caller's promise.
+            self.works() && unsafe { self.real.collapse(at, bytes) }
+        }
+
+        fn wake(&self, word: &AtomicU32) {
+            self.real.wake(word);
+        }
+
         unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
             let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
             // SAFETY: the caller's promise.
@@ -131,6 +140,10 @@ mod real {
         ) -> bool {
             // SAFETY: the caller's promise.
             self.works() && unsafe { self.real.move_onto(at, old, to, new) }
+        }
+
+        fn memory_limit(&self) -> Option<usize> {
+            None
         }
 
         fn now_ms(&self) -> u64 {
@@ -149,7 +162,7 @@ mod real {
 
 #[cfg(spandrel_model)]
 mod modelled {
-    use crate::base::sync::UnsafeCell;
+    use crate::base::sync::{AtomicU32, UnsafeCell};
     use crate::base::units::{HUGEPAGE, WINDOW};
     use crate::os::{Os, OsCounts, Zeroed};
     use core::ptr::NonNull;
@@ -284,12 +297,22 @@ mod modelled {
             false
         }
 
+        unsafe fn collapse(&self, _: NonNull<u8>, _: usize) -> bool {
+            false
+        }
+
+        fn wake(&self, _: &AtomicU32) {}
+
         unsafe fn resize(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
             false
         }
 
         unsafe fn move_onto(&self, _: NonNull<u8>, _: usize, _: NonNull<u8>, _: usize) -> bool {
             false
+        }
+
+        fn memory_limit(&self) -> Option<usize> {
+            None
         }
 
         fn now_ms(&self) -> u64 {

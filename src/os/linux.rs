@@ -1,11 +1,14 @@
 //! Linux: mmap, munmap, mremap, madvise, a pthread key, the coarse clock.
 
-use super::{Os, OsCounts};
+use super::{Os, OsCounts, cgroup};
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::base::units::HUGEPAGE;
 use core::ptr::{self, NonNull};
 use libc::c_void;
+
+/// Since Linux 6.1; the C library's headers may be older.
+const MADV_COLLAPSE: libc::c_int = 25;
 
 /// The system this process runs on. All fields are counters or set once; any thread may use it.
 #[derive(Debug, Default)]
@@ -19,6 +22,7 @@ pub struct Linux {
     unmaps: AtomicU64,
     purges: AtomicU64,
     advices: AtomicU64,
+    wakes: AtomicU64,
     remaps: AtomicU64,
     failures: AtomicU64,
     untrimmed: AtomicUsize,
@@ -35,6 +39,7 @@ impl Linux {
             unmaps: AtomicU64::new(0),
             purges: AtomicU64::new(0),
             advices: AtomicU64::new(0),
+            wakes: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             untrimmed: AtomicUsize::new(0),
@@ -180,6 +185,24 @@ impl Os for Linux {
         .is_some()
     }
 
+    unsafe fn collapse(&self, at: NonNull<u8>, bytes: usize) -> bool {
+        self.call(&self.advices, || {
+            // SAFETY: asks for another page behind addresses of our own; their contents stay. A kernel
+            // before 6.1 says no.
+            (unsafe { libc::madvise(at.as_ptr().cast(), bytes, MADV_COLLAPSE) } == 0).then_some(())
+        })
+        .is_some()
+    }
+
+    fn wake(&self, word: &AtomicU32) {
+        self.call(&self.wakes, || {
+            let (wake, all) = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, i32::MAX);
+            // SAFETY: the word is live for the call; waking touches no memory.
+            unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), wake, all) };
+            Some(())
+        });
+    }
+
     unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
         let done = self.call(&self.remaps, || {
             // SAFETY: the caller's mapping; without MREMAP_MAYMOVE it stays where it is.
@@ -205,6 +228,16 @@ impl Os for Linux {
             self.mapped.fetch_sub(old, Relaxed);
         }
         done.is_some()
+    }
+
+    fn memory_limit(&self) -> Option<usize> {
+        // A system call that fails on the way is no failure: then there is no limit.
+        // SAFETY: errno is this thread's own.
+        let saved = unsafe { *libc::__errno_location() };
+        let limit = cgroup::memory_limit();
+        // SAFETY: as above.
+        unsafe { *libc::__errno_location() = saved };
+        limit
     }
 
     fn now_ms(&self) -> u64 {

@@ -8,8 +8,11 @@
 //! - No call allocates through the allocator, takes a lock of ours, or changes `errno`.
 //! - Any call may come from any thread, and from several at once.
 
+use crate::base::sync::AtomicU32;
 use core::ptr::NonNull;
 
+#[cfg(all(target_os = "linux", not(spandrel_model)))]
+mod cgroup;
 #[cfg(any(spandrel_model, test, feature = "fake"))]
 pub mod fake;
 #[cfg(all(target_os = "linux", not(spandrel_model)))]
@@ -52,6 +55,16 @@ pub trait Os: Sync {
     /// The range came from [`Os::map`].
     unsafe fn advise_hugepages(&self, at: NonNull<u8>, bytes: usize, wanted: bool) -> bool;
 
+    /// Puts one page behind a whole hugepage that the system holds in small ones, if it can, whoever
+    /// uses it meanwhile; the contents stay.
+    ///
+    /// # Safety
+    /// The range came from [`Os::map`].
+    unsafe fn collapse(&self, at: NonNull<u8>, bytes: usize) -> bool;
+
+    /// Wakes whoever sleeps on `word`. Wakes only; nothing here ever waits.
+    fn wake(&self, word: &AtomicU32);
+
     /// Resizes a mapping where it is; the contents up to the smaller size stay.
     ///
     /// # Safety
@@ -65,6 +78,9 @@ pub trait Os: Sync {
     /// `at` and `old`, `to` and `new` are two whole mappings of the caller's, the first no longer than
     /// the second. On `true` the first is gone; on `false` the target's first `old` bytes may be.
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
+
+    /// Bytes that the system lets this process use, where something limits it. Not cheap.
+    fn memory_limit(&self) -> Option<usize>;
 
     /// Milliseconds on a clock that never goes back; coarse and cheap.
     fn now_ms(&self) -> u64;
@@ -104,7 +120,7 @@ pub struct OsCounts {
     pub unmaps: u64,
     /// Calls of [`Os::purge`].
     pub purges: u64,
-    /// Calls of [`Os::advise_hugepages`].
+    /// Calls of [`Os::advise_hugepages`] and [`Os::collapse`].
     pub advices: u64,
     /// Calls of [`Os::resize`] and [`Os::move_onto`].
     pub remaps: u64,

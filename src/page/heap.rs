@@ -4,6 +4,9 @@
 //! first; whole hugepages, lowest first; more address space from the system; and, before the answer
 //! is no, every word without its hints, because a hint may lag behind in a thread that is stopped.
 
+use super::bell::Bell;
+use super::demand::Demand;
+use super::limits::Pressure;
 use super::map::PageMap;
 use super::policy::Policy;
 use super::window::Window;
@@ -30,6 +33,9 @@ pub struct PageHeap<O, M> {
     /// 0 while whole windows can be had; then how much to ask for next.
     step: AtomicUsize,
     policy: Policy,
+    pub(super) demand: Demand,
+    pub(super) pressure: Pressure,
+    pub(super) bell: CachePadded<Bell>,
     pub(super) counters: CachePadded<PageCounters>,
 }
 
@@ -37,7 +43,6 @@ pub struct PageHeap<O, M> {
 #[derive(Debug, Default)]
 pub(super) struct PageCounters {
     pub(super) takes: AtomicU64,
-    pub(super) gives: AtomicU64,
     pub(super) grows: AtomicU64,
     pub(super) hugepages: AtomicU64,
     pub(super) last_resorts: AtomicU64,
@@ -46,6 +51,9 @@ pub(super) struct PageCounters {
     pub(super) huge_blocks: AtomicUsize,
     pub(super) stranded: AtomicUsize,
     pub(super) purged: AtomicUsize,
+    /// Bytes of granules that may have memory behind them, and of mappings of their own.
+    pub(super) backed: AtomicUsize,
+    pub(super) collapses: AtomicU64,
     pub(super) last_tick: AtomicU64,
 }
 
@@ -76,9 +84,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 map: PageMap::new(),
                 step: AtomicUsize::new(0),
                 policy: Policy::new(),
+                demand: Demand::new(),
+                pressure: Pressure::new(),
+                bell: CachePadded::new(Bell::new()),
                 counters: CachePadded::new(PageCounters {
                     takes: AtomicU64::new(0),
-                    gives: AtomicU64::new(0),
                     grows: AtomicU64::new(0),
                     hugepages: AtomicU64::new(0),
                     last_resorts: AtomicU64::new(0),
@@ -87,6 +97,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                     huge_blocks: AtomicUsize::new(0),
                     stranded: AtomicUsize::new(0),
                     purged: AtomicUsize::new(0),
+                    backed: AtomicUsize::new(0),
+                    collapses: AtomicU64::new(0),
                     last_tick: AtomicU64::new(0),
                 }),
             }
@@ -96,6 +108,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// The system below.
     pub fn os(&self) -> &O {
         &self.os
+    }
+
+    /// The bell of who returns memory while nobody allocates.
+    pub fn bell(&self) -> &Bell {
+        &self.bell
     }
 
     /// What can be set of it.
@@ -117,20 +134,37 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// Claims `count` granules at a multiple of 2^order granules; `count <= 1 << order <= MAX_ORDER`.
     /// `None` when neither the heap nor the system has them.
     pub fn take(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
-        let (window, first) = self.claim(order, count)?;
-        let zeroed = window.soil(first, count, |_, _| {});
-        Some(Run { window, first, zeroed })
+        let counted = self.admit(count * GRANULE)?;
+        let (window, first) = self.claim_counted(order, count, counted)?;
+        let fresh = window.soil(first, count, |_, _| {});
+        self.admitted(counted, fresh * GRANULE);
+        Some(Run { window, first, zeroed: fresh == count })
     }
 
     /// The same, and all of it reads as zero: what may hold something else is cleared.
     pub fn take_zeroed(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
-        let (window, first) = self.claim(order, count)?;
-        window.soil(first, count, |first, count| {
+        let counted = self.admit(count * GRANULE)?;
+        let (window, first) = self.claim_counted(order, count, counted)?;
+        let fresh = window.soil(first, count, |first, count| {
             let at: *mut u8 = ptr::with_exposed_provenance_mut(window.address(first));
             // SAFETY: these granules were claimed above.
             unsafe { at.write_bytes(0, count * GRANULE) };
         });
+        self.admitted(counted, fresh * GRANULE);
         Some(Run { window, first, zeroed: true })
+    }
+
+    fn claim_counted(
+        &self,
+        order: u32,
+        count: usize,
+        counted: usize,
+    ) -> Option<(&Window<M>, Granule)> {
+        let claimed = self.claim(order, count);
+        if claimed.is_none() {
+            self.admitted(counted, 0);
+        }
+        claimed
     }
 
     fn claim(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
@@ -149,20 +183,24 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 
     /// Gives `count` granules back. Dies if one of them is free already.
     pub fn give(&self, window: &Window<M>, first: Granule, count: usize) {
-        self.counters.gives.fetch_add(1, Relaxed);
         let now = self.os.now_ms();
         window.give(first, count, now as u32);
+        if self.bell.note() {
+            self.os.wake(self.bell.word());
+        }
         self.tick(now);
     }
 
     /// Claims the `extra` granules behind `end` if they are free.
     pub(super) fn extend(&self, window: &Window<M>, end: Granule, extra: usize) -> bool {
-        let fits = end.index() + extra <= GRANULES_PER_WINDOW;
-        if fits && window.claim_exactly(end, extra, self.now()) {
-            window.soil(end, extra, |_, _| {});
-            return true;
+        if end.index() + extra > GRANULES_PER_WINDOW {
+            return false;
         }
-        false
+        let Some(counted) = self.admit(extra * GRANULE) else { return false };
+        let claimed = window.claim_exactly(end, extra, self.now());
+        let fresh = if claimed { window.soil(end, extra, |_, _| {}) } else { 0 };
+        self.admitted(counted, fresh * GRANULE);
+        claimed
     }
 
     /// The clock in the form the windows keep.
@@ -212,6 +250,18 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.advise(at, window.base() + WINDOW - at, true);
     }
 
+    /// Whether the system may hold a hugepage of this window as one page: where it was asked to. What it
+    /// does unasked is not known here.
+    pub(super) fn may_be_huge(&self, window: &Window<M>, hugepage: Hugepage) -> bool {
+        match self.policy.hugepages() {
+            HugepagePolicy::Always => true,
+            HugepagePolicy::Never => false,
+            HugepagePolicy::Auto => {
+                window.advised() && (hugepage >= LARGE_HEAP || !self.is_first(window))
+            }
+        }
+    }
+
     fn is_first(&self, window: &Window<M>) -> bool {
         self.windows().next().is_some_and(|first| ptr::eq(first, window))
     }
@@ -228,7 +278,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     fn scan(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
         for window in self.windows() {
             let order = order.min(HUGEPAGE_ORDER);
-            if let Some(first) = window.claim_anywhere(order, count, self.now()) {
+            if let Some(first) = window.claim_anywhere(order, count) {
                 return Some((window, first));
             }
         }
@@ -326,7 +376,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let c = &self.counters;
         PageCounts {
             takes: c.takes.load(Relaxed),
-            gives: c.gives.load(Relaxed),
+            gives: self.bell.gives(),
             grows: c.grows.load(Relaxed),
             hugepages: c.hugepages.load(Relaxed),
             last_resorts: c.last_resorts.load(Relaxed),
@@ -335,6 +385,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             huge_blocks: c.huge_blocks.load(Relaxed),
             stranded: c.stranded.load(Relaxed),
             purged: c.purged.load(Relaxed),
+            backed: c.backed.load(Relaxed),
+            collapses: c.collapses.load(Relaxed),
         }
     }
 }
@@ -362,4 +414,8 @@ pub struct PageCounts {
     pub stranded: usize,
     /// Bytes returned to the system so far, addresses kept.
     pub purged: usize,
+    /// Bytes that may have memory behind them: granules, and blocks with a mapping of their own.
+    pub backed: usize,
+    /// Hugepages put together again after a part of them was returned and taken.
+    pub collapses: u64,
 }

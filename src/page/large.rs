@@ -77,16 +77,24 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 NonNull::new(ptr::with_exposed_provenance_mut(run.address()))
             }
             Extent::Mapping { bytes, align } => {
-                let at = self.os.map(bytes, align)?;
-                let Some(window) = self.window_at(at.addr().get()) else {
-                    // SAFETY: nobody else knows of this mapping.
-                    unsafe { self.drop_mapping(at, bytes) };
-                    return None;
-                };
-                self.note_mapping(window, at, bytes);
-                Some(at)
+                let counted = self.admit(bytes)?;
+                let at = self.new_mapping(bytes, align);
+                // It counts by itself now, or not at all.
+                self.admitted(counted, 0);
+                at
             }
         }
+    }
+
+    fn new_mapping(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
+        let at = self.os.map(bytes, align)?;
+        let Some(window) = self.window_at(at.addr().get()) else {
+            // SAFETY: nobody else knows of this mapping.
+            unsafe { self.drop_mapping(at, bytes) };
+            return None;
+        };
+        self.note_mapping(window, at, bytes);
+        Some(at)
     }
 
     /// What a block's first granule is marked with, and how many bytes the block has, if a large
@@ -122,6 +130,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         window.set_usage(first, 1, Use::Mapping);
         self.counters.huge.fetch_add(bytes, Relaxed);
         self.counters.huge_blocks.fetch_add(1, Relaxed);
+        self.counters.backed.fetch_add(bytes, Relaxed);
     }
 
     /// Takes the record of a mapping away, for one caller of all that try; dies by name if `at` is
@@ -140,6 +149,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         self.counters.huge.fetch_sub(bytes, Relaxed);
         self.counters.huge_blocks.fetch_sub(1, Relaxed);
+        self.counters.backed.fetch_sub(bytes, Relaxed);
         window
     }
 
@@ -250,8 +260,12 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 Some(at)
             }
             (Extent::Mapping { bytes: old, .. }, Extent::Mapping { bytes: new, align }) => {
+                let counted = self.admit(new.saturating_sub(old))?;
                 // SAFETY: the caller's promise.
-                unsafe { self.resize_mapping(at, old, new, align) }
+                let moved = unsafe { self.resize_mapping(at, old, new, align) };
+                // It counts by itself, whatever came of it.
+                self.admitted(counted, 0);
+                moved
             }
             _ => None,
         }

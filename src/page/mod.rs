@@ -2,12 +2,15 @@
 //!
 //! [`hugepage`] is the arithmetic of one word, [`window`] the claims and gives on 1 GiB, [`map`]
 //! finds the window of an address, [`heap`] decides where a run comes from, [`large`] makes blocks of
-//! runs, [`purge`] returns memory to the system, [`policy`] is
-//! what can be set.
+//! runs, [`purge`] returns memory to the system and [`demand`] says what to keep, [`limits`] bound the
+//! whole, [`bell`] wakes who returns memory when nobody allocates, [`policy`] is what can be set.
 
+pub mod bell;
+pub mod demand;
 pub mod heap;
 pub mod hugepage;
 pub mod large;
+pub mod limits;
 pub mod map;
 pub mod policy;
 pub mod purge;
@@ -15,5 +18,6 @@ pub mod window;
 
 pub use heap::{PageCounts, PageHeap, Run};
 pub use large::Extent;
+pub use limits::Limits;
 pub use policy::Policy;
 pub use window::{HugepageView, Window};

@@ -2,9 +2,9 @@
 //!
 //! Words of their own, read relaxed on slow paths: a new setting counts from the next decision on.
 
-use crate::base::options::{DECAY_MOST_MS, Decay, HugepagePolicy};
+use crate::base::options::{DECAY_MOST_MS, Decay, HugepagePolicy, Limit};
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU32};
+use crate::base::sync::{AtomicU8, AtomicU32, AtomicUsize};
 use core::time::Duration;
 
 /// How long free memory stays unless somebody says otherwise, in milliseconds.
@@ -19,13 +19,65 @@ pub struct Policy {
     decay: AtomicU32,
     /// A [`HugepagePolicy`].
     hugepages: AtomicU8,
+    soft: Bound,
+    hard: Bound,
+}
+
+/// One limit.
+#[derive(Debug)]
+struct Bound {
+    /// Bytes; 0 is none.
+    bytes: AtomicUsize,
+    /// The share of the cgroup's limit that it comes from, or 0.
+    share: AtomicU8,
+}
+
+impl Bound {
+    const_fn! {
+        fn new() -> Self {
+            Self { bytes: AtomicUsize::new(0), share: AtomicU8::new(0) }
+        }
+    }
+
+    fn set(&self, limit: Limit, cgroup: impl Fn() -> Option<usize>) {
+        let (bytes, share) = match limit {
+            Limit::None => (0, 0),
+            Limit::Bytes(bytes) => (bytes.max(1), 0),
+            Limit::CgroupShare(share) => {
+                let share = share.clamp(1, 100);
+                (cgroup().map_or(0, |all| (all / 100 * usize::from(share)).max(1)), share)
+            }
+        };
+        self.share.store(share, Relaxed);
+        self.bytes.store(bytes, Relaxed);
+    }
+
+    fn reread(&self, cgroup: impl Fn() -> Option<usize>) {
+        let share = self.share.load(Relaxed);
+        if share != 0 {
+            self.set(Limit::CgroupShare(share), cgroup);
+        }
+    }
+
+    #[inline]
+    fn get(&self) -> Option<usize> {
+        match self.bytes.load(Relaxed) {
+            0 => None,
+            bytes => Some(bytes),
+        }
+    }
 }
 
 impl Policy {
     const_fn! {
         /// The defaults; all zero bits.
         pub fn new() -> Self {
-            Self { decay: AtomicU32::new(0), hugepages: AtomicU8::new(0) }
+            Self {
+                decay: AtomicU32::new(0),
+                hugepages: AtomicU8::new(0),
+                soft: Bound::new(),
+                hard: Bound::new(),
+            }
         }
     }
 
@@ -50,6 +102,34 @@ impl Policy {
     /// How long free memory stays.
     pub fn decay(&self) -> Decay {
         self.decay_ms().map_or(Decay::Never, |ms| Decay::Within(Duration::from_millis(ms.into())))
+    }
+
+    /// Sets the soft limit; `cgroup` is what the process's cgroup may use.
+    pub fn set_soft(&self, limit: Limit, cgroup: impl Fn() -> Option<usize>) {
+        self.soft.set(limit, cgroup);
+    }
+
+    /// Sets the hard limit.
+    pub fn set_hard(&self, limit: Limit, cgroup: impl Fn() -> Option<usize>) {
+        self.hard.set(limit, cgroup);
+    }
+
+    /// Sets limits that are shares of the cgroup's anew.
+    pub fn reread_limits(&self, cgroup: impl Fn() -> Option<usize>) {
+        self.soft.reread(&cgroup);
+        self.hard.reread(&cgroup);
+    }
+
+    /// The soft limit in bytes.
+    #[inline]
+    pub fn soft(&self) -> Option<usize> {
+        self.soft.get()
+    }
+
+    /// The hard limit in bytes.
+    #[inline]
+    pub fn hard(&self) -> Option<usize> {
+        self.hard.get()
     }
 
     /// Sets when hugepages are asked for.
@@ -90,6 +170,16 @@ mod tests {
         assert_eq!(policy.decay_ms(), Some(DECAY_MOST_MS as u32));
         policy.set_decay(Decay::Never);
         assert_eq!((policy.decay(), policy.decay_ms()), (Decay::Never, None));
+        assert_eq!((policy.soft(), policy.hard()), (None, None));
+        policy.set_soft(Limit::Bytes(5 << 20), || None);
+        policy.set_hard(Limit::CgroupShare(80), || Some(1000 << 20));
+        assert_eq!((policy.soft(), policy.hard()), (Some(5 << 20), Some(800 << 20)));
+        policy.reread_limits(|| Some(100 << 20));
+        assert_eq!((policy.soft(), policy.hard()), (Some(5 << 20), Some(80 << 20)));
+        policy.reread_limits(|| None);
+        assert_eq!((policy.soft(), policy.hard()), (Some(5 << 20), None));
+        policy.set_soft(Limit::None, || None);
+        assert_eq!(policy.soft(), None);
         for hugepages in [HugepagePolicy::Always, HugepagePolicy::Never, HugepagePolicy::Auto] {
             policy.set_hugepages(hugepages);
             assert_eq!(policy.hugepages(), hugepages);

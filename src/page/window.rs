@@ -38,13 +38,15 @@ pub struct Window<M> {
     ours: [AtomicU64; MAP_WORDS],
     /// Per order: which hugepages probably have a maximal free run of it.
     orders: [Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize],
-    /// When a hugepage became whole, in milliseconds (wrapping). Written by who gives it back.
+    /// When the last granule of a hugepage came home, in milliseconds (wrapping). Written by who gives.
     freed_at: [AtomicU32; HUGEPAGES_PER_WINDOW],
     /// Granules of the block that starts here, if it is large or has a mapping of its own. Only its
     /// holder.
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
     /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
     uses: [AtomicU8; GRANULES_PER_WINDOW],
+    /// Hugepages of which a part was returned, so that the system holds them in small pages. Any thread.
+    broken: [AtomicU64; MAP_WORDS],
     /// 1 once the system was asked for hugepages here. Any thread; asking twice does no harm.
     advised: AtomicU8,
     /// What the floor above knows of this window's granules.
@@ -83,6 +85,7 @@ impl<M> Window<M> {
                 freed_at: array![AtomicU32::new(0); HUGEPAGES_PER_WINDOW],
                 lengths: array![AtomicU32::new(0); GRANULES_PER_WINDOW],
                 uses: array![AtomicU8::new(0); GRANULES_PER_WINDOW],
+                broken: array![AtomicU64::new(0); MAP_WORDS],
                 advised: AtomicU8::new(0),
                 above,
             }
@@ -200,12 +203,12 @@ impl<M> Window<M> {
     }
 
     /// Claims without hints, wherever a fitting run is: the last resort before the answer is no.
-    pub(super) fn claim_anywhere(&self, order: u32, count: usize, now: u32) -> Option<Granule> {
+    pub(super) fn claim_anywhere(&self, order: u32, count: usize) -> Option<Granule> {
         for index in 0..HUGEPAGES_PER_WINDOW {
             let hugepage = Hugepage(index as u32);
             let word = self.free[index].load(Relaxed);
             if word == WHOLE {
-                self.promote(hugepage, now);
+                self.promote(hugepage);
                 continue;
             }
             let Some(hinted) = (order..HUGEPAGE_ORDER).find(|o| orders(word) & (1 << o) != 0)
@@ -222,20 +225,21 @@ impl<M> Window<M> {
     /// Gives granules of one hugepage back. Dies if one of them is free already.
     pub(super) fn give_granules(&self, hugepage: Hugepage, mask: u64, now: u32) {
         let word = &self.free[hugepage.index()];
+        self.freed_at[hugepage.index()].store(now, Relaxed);
         let old = word.fetch_or(mask, seed::weaken(Seed::GranulesRelaxed, Release));
         if old & mask != 0 {
             let first = hugepage.granule((old & mask).trailing_zeros());
             death::double_free(self.address(first));
         }
         if old | mask == WHOLE {
-            self.promote(hugepage, now);
+            self.promote(hugepage);
         } else {
             self.hint_new_orders(hugepage, old, old | mask);
         }
     }
 
     /// Moves a hugepage whose granules are all free into the map, unless someone claims first.
-    fn promote(&self, hugepage: Hugepage, now: u32) {
+    fn promote(&self, hugepage: Hugepage) {
         let word = &self.free[hugepage.index()];
         if seed::on(Seed::PromoteByStore) {
             word.store(0, Release);
@@ -245,7 +249,6 @@ impl<M> Window<M> {
                 return;
             }
         }
-        self.freed_at[hugepage.index()].store(now, Relaxed);
         self.set_map(hugepage.index(), 1);
     }
 
@@ -309,8 +312,16 @@ impl<M> Window<M> {
     }
 
     fn map_bit(&self, hugepage: Hugepage) -> (&AtomicU64, u64) {
+        self.bit_of(&self.map, hugepage)
+    }
+
+    fn bit_of<'a>(
+        &self,
+        words: &'a [AtomicU64; MAP_WORDS],
+        hugepage: Hugepage,
+    ) -> (&'a AtomicU64, u64) {
         let index = hugepage.index();
-        (&self.map[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
+        (&words[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
     }
 
     // ---- ranges of granules ----
@@ -373,37 +384,55 @@ impl<M> Window<M> {
         false
     }
 
-    /// Marks granules the caller holds as written to; true if all were known to be zero. Those that
-    /// were not are shown to `dirty`, in runs.
+    /// Marks granules the caller holds as written to; answers how many of them were known to be zero.
+    /// Those that were not are shown to `dirty`, in runs.
     pub(super) fn soil(
         &self,
         first: Granule,
         count: usize,
         mut dirty: impl FnMut(Granule, usize),
-    ) -> bool {
-        let mut clean = true;
+    ) -> usize {
+        let mut clean = count;
         for part in parts(first, count) {
             let (hugepage, hugepages, mask) = match part {
                 Part::Whole(hugepage, count) => (hugepage, count, WHOLE),
                 Part::Some(hugepage, mask) => (hugepage, 1, mask),
             };
             for index in hugepage.index()..hugepage.index() + hugepages {
-                let mut old = self.dirty[index].fetch_or(mask, Relaxed) & mask;
-                clean &= old == 0;
-                while old != 0 {
-                    let bit = old.trailing_zeros();
-                    let run = (old >> bit).trailing_ones();
-                    dirty(Hugepage(index as u32).granule(bit), run as usize);
-                    old &= !bit_range(bit, run as usize);
+                let old = self.dirty[index].fetch_or(mask, Relaxed) & mask;
+                clean -= old.count_ones() as usize;
+                for (bit, run) in runs(old) {
+                    dirty(Hugepage(index as u32).granule(bit), run);
                 }
             }
         }
         clean
     }
 
-    /// Notes that a hugepage the caller holds reads as zero again.
-    pub(super) fn cleanse(&self, hugepage: Hugepage) {
-        self.dirty[hugepage.index()].store(0, Relaxed);
+    /// Notes that granules the caller holds read as zero again; answers how many did not before.
+    pub(super) fn cleanse(&self, hugepage: Hugepage, mask: u64) -> usize {
+        let old = self.dirty[hugepage.index()].fetch_and(!mask, Relaxed);
+        (old & mask).count_ones() as usize
+    }
+
+    /// Claims every free granule of a hugepage in use that may hold something; answers which.
+    pub(super) fn claim_dirty(&self, hugepage: Hugepage) -> u64 {
+        let word = &self.free[hugepage.index()];
+        let mut old = word.load(Relaxed);
+        loop {
+            // Of granules that are free nobody changes the bit; one that is read too early is missed.
+            let mine = old & self.dirty[hugepage.index()].load(Relaxed);
+            if mine == 0 || seed::on(Seed::PurgeUnclaimed) {
+                return mine;
+            }
+            match word.compare_exchange_weak(old, old & !mine, Acquire, Relaxed) {
+                Ok(_) => {
+                    self.hint_new_orders(hugepage, old, old & !mine);
+                    return mine;
+                }
+                Err(now) => old = now,
+            }
+        }
     }
 
     /// Adds hugepages that were just mapped; they are free and zero.
@@ -434,6 +463,40 @@ impl<M> Window<M> {
     }
 
     // ---- for the release policy and for reports ----
+
+    /// How many hugepages of ours are not whole and free.
+    pub(super) fn hugepages_in_use(&self) -> u32 {
+        let words = self.ours.iter().zip(&self.map);
+        words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
+    }
+
+    /// Whether the system was asked for hugepages here.
+    pub(super) fn advised(&self) -> bool {
+        self.advised.load(Relaxed) != 0
+    }
+
+    /// Notes that the system holds a hugepage in small pages from now on, or (`false`) as one.
+    pub(super) fn set_broken(&self, hugepage: Hugepage, broken: bool) {
+        let (word, bit) = self.bit_of(&self.broken, hugepage);
+        if broken {
+            word.fetch_or(bit, Relaxed);
+        } else {
+            word.fetch_and(!bit, Relaxed);
+        }
+    }
+
+    /// Hugepages that are held in small pages because a part was returned, and are full again.
+    pub(super) fn full_again(&self) -> impl Iterator<Item = Hugepage> {
+        let words = self.broken.iter().map(|word| word.load(Relaxed)).enumerate();
+        let indices = words.flat_map(|(at, word)| {
+            runs(word).flat_map(move |(bit, run)| {
+                (at * HUGEPAGES_PER_MAP_WORD + bit as usize..).take(run)
+            })
+        });
+        indices
+            .map(|index| Hugepage(index as u32))
+            .filter(|&hugepage| self.look(hugepage).free == 0)
+    }
 
     /// Whether all of the window is ours.
     pub(super) fn owns_all(&self) -> bool {
@@ -505,6 +568,18 @@ pub struct HugepageView {
     pub clean: u64,
     /// When it became whole, in milliseconds, if it is.
     pub freed_at: u32,
+}
+
+/// The runs of set bits of a word, lowest first: first bit and length.
+pub(super) fn runs(mut word: u64) -> impl Iterator<Item = (u32, usize)> {
+    core::iter::from_fn(move || {
+        (word != 0).then(|| {
+            let bit = word.trailing_zeros();
+            let run = (word >> bit).trailing_ones() as usize;
+            word &= !bit_range(bit, run);
+            (bit, run)
+        })
+    })
 }
 
 /// A piece of a range of granules.
@@ -587,12 +662,16 @@ mod tests {
         let window = window();
         let (first, count) = (Hugepage(1).granule(60), 4 + 64 + 3);
         assert!(window.claim_exactly(first, count, 0));
-        assert!(window.soil(first, count, |_, _| {}), "fresh");
-        assert!(!window.soil(Hugepage(3).granule(2), 1, |_, _| {}), "the last of them");
-        assert!(window.soil(Hugepage(3).granule(3), 1, |_, _| {}), "the first behind them");
-        assert!(!window.soil(Hugepage(1).granule(59), 2, |_, _| {}), "one clean, one not");
-        window.cleanse(Hugepage(2));
-        assert!(window.soil(Hugepage(2).granule(0), 64, |_, _| {}));
+        assert_eq!(window.soil(first, count, |_, _| {}), count, "fresh");
+        assert_eq!(window.soil(Hugepage(3).granule(2), 1, |_, _| {}), 0, "the last of them");
+        assert_eq!(window.soil(Hugepage(3).granule(3), 1, |_, _| {}), 1, "the first behind them");
+        assert_eq!(window.soil(Hugepage(1).granule(59), 2, |_, _| {}), 1, "one clean, one not");
+        assert_eq!(window.cleanse(Hugepage(2), WHOLE), 64);
+        assert_eq!(window.soil(Hugepage(2).granule(0), 64, |_, _| {}), 64);
+        assert_eq!(window.cleanse(Hugepage(2), 0b110), 2);
+        let mut dirty = Vec::new();
+        assert_eq!(window.soil(Hugepage(2).granule(0), 64, |at, run| dirty.push((at, run))), 2);
+        assert_eq!(dirty, [(Hugepage(2).granule(0), 1), (Hugepage(2).granule(3), 61)]);
     }
 
     /// The last resort does not need the hints, and finds what they do not name.
@@ -602,12 +681,12 @@ mod tests {
         while window.claim_hugepages(6, 64).is_some() {}
         window.free[300].store(0b1100, Relaxed);
         assert_eq!(window.claim_granules(1, 2), None, "no hint was set");
-        assert_eq!(window.claim_anywhere(2, 3, 0), None);
-        assert_eq!(window.claim_anywhere(1, 2, 0), Some(Hugepage(300).granule(2)));
-        assert_eq!(window.claim_anywhere(0, 1, 0), None);
+        assert_eq!(window.claim_anywhere(2, 3), None);
+        assert_eq!(window.claim_anywhere(1, 2), Some(Hugepage(300).granule(2)));
+        assert_eq!(window.claim_anywhere(0, 1), None);
         // A whole hugepage that never reached the map, as a thread that stopped would leave it.
         window.free[301].store(WHOLE, Relaxed);
-        assert_eq!(window.claim_anywhere(0, 1, 0), None);
+        assert_eq!(window.claim_anywhere(0, 1), None);
         assert_eq!(window.claim_hugepages(0, 1), Some(Hugepage(301)));
     }
 

@@ -51,6 +51,11 @@ pub trait Objects {
     /// Called on slow paths, often: now and then, give back what is no longer wanted.
     fn tick(&self) {}
 
+    /// Whether the heap is above its soft limit: then keep less.
+    fn pressed(&self) -> bool {
+        false
+    }
+
     /// Hugepages that the floors below have begun to use so far: how fast the heap grows.
     fn growth(&self) -> u64 {
         0
@@ -428,6 +433,10 @@ impl<O: Os> Objects for Spans<O> {
 
     fn tick(&self) {
         self.pages.tick(self.os().now_ms());
+    }
+
+    fn pressed(&self) -> bool {
+        self.pages.pressed()
     }
 
     fn growth(&self) -> u64 {

@@ -148,6 +148,11 @@ impl<B: Objects> Transfer<B> {
         debug_assert!(kept.is_ok());
     }
 
+    /// Whether anything waits here.
+    pub fn is_waiting(&self) -> bool {
+        self.shelves.iter().any(|shelf| shelf.full.count() != 0)
+    }
+
     /// One class's counts.
     pub fn counts(&self, class: Class) -> ShelfCounts {
         let shelf = &self.shelves[class.index()];
@@ -210,9 +215,17 @@ impl<B: Objects> Objects for Transfer<B> {
         // One thread per look is enough; the others have no reason to wait for it.
         self.grown.store(growth, Relaxed);
         if self.looked_at.compare_exchange(looked_at, now, Relaxed, Relaxed).is_ok() {
-            self.trim();
+            if self.below.pressed() {
+                self.flush();
+            } else {
+                self.trim();
+            }
             self.below.tick();
         }
+    }
+
+    fn pressed(&self) -> bool {
+        self.below.pressed()
     }
 
     fn growth(&self) -> u64 {

@@ -1,0 +1,143 @@
+//! Limits on how much memory the heap may have: granules that were handed out since they were last
+//! known to be zero, and mappings of their own, each counted whole. The allocator's own records are not
+//! in it.
+//!
+//! At the hard limit a request gets nothing, after all that is free was returned. Crossing the soft
+//! limit returns what is free, and if that is not enough, tells whoever listens: later, on the
+//! background thread, never inside an allocation.
+
+use super::heap::PageHeap;
+use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::{AtomicU8, AtomicU64};
+use crate::os::{Os, Zeroed};
+
+/// How often, at most, memory is returned because the soft limit was crossed, in milliseconds.
+const PRESS_MS: u64 = 100;
+
+/// Where the heap stands against its limits. Any thread, relaxed: policy and sums.
+#[derive(Debug)]
+pub(super) struct Pressure {
+    /// 1 from the moment the soft limit was crossed until the heap is an eighth below it.
+    above: AtomicU8,
+    /// When memory was last returned because of it.
+    pressed_at: AtomicU64,
+    crossings: AtomicU64,
+    refusals: AtomicU64,
+}
+
+/// The limits and what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes that count against the limits now.
+    pub used: usize,
+    /// The soft limit in bytes.
+    pub soft: Option<usize>,
+    /// The hard limit in bytes.
+    pub hard: Option<usize>,
+    /// How often the soft limit was crossed although all that was free had been returned.
+    pub crossings: u64,
+    /// Requests refused because of the hard limit.
+    pub refusals: u64,
+}
+
+impl Pressure {
+    const_fn! {
+        pub(super) fn new() -> Self {
+            Self {
+                above: AtomicU8::new(0),
+                pressed_at: AtomicU64::new(0),
+                crossings: AtomicU64::new(0),
+                refusals: AtomicU64::new(0),
+            }
+        }
+    }
+}
+
+impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
+    /// Makes room for `bytes` more, if the limits allow: how much was counted for it already, which is
+    /// nothing where there are no limits.
+    pub(super) fn admit(&self, bytes: usize) -> Option<usize> {
+        let (soft, hard) = (self.policy().soft(), self.policy().hard());
+        if soft.is_none() && hard.is_none() {
+            return Some(0);
+        }
+        self.admit_within(bytes, soft.unwrap_or(usize::MAX), hard.unwrap_or(usize::MAX))
+    }
+
+    #[cold]
+    fn admit_within(&self, bytes: usize, soft: usize, hard: usize) -> Option<usize> {
+        let mut used = self.count(bytes);
+        if used > hard {
+            self.discount(bytes);
+            self.purge_all();
+            used = self.count(bytes);
+            // Another thread may be trying the same: then one of the two is refused early.
+            if used > hard {
+                self.discount(bytes);
+                self.pressure.refusals.fetch_add(1, Relaxed);
+                return None;
+            }
+        }
+        if used > soft {
+            self.press(soft);
+        }
+        Some(bytes)
+    }
+
+    /// Of what [`PageHeap::admit`] counted, `fresh` bytes are new; the rest was counted before.
+    pub(super) fn admitted(&self, counted: usize, fresh: usize) {
+        if fresh != counted {
+            self.counters.backed.fetch_add(fresh.wrapping_sub(counted), Relaxed);
+        }
+    }
+
+    /// Counts `bytes` more; answers how many there are.
+    fn count(&self, bytes: usize) -> usize {
+        self.counters.backed.fetch_add(bytes, Relaxed).saturating_add(bytes)
+    }
+
+    fn discount(&self, bytes: usize) {
+        self.counters.backed.fetch_sub(bytes, Relaxed);
+    }
+
+    /// Above the soft limit: returns what is free, not too often, and tells of it if that is not enough.
+    fn press(&self, soft: usize) {
+        let (now, last) = (self.os.now_ms(), self.pressure.pressed_at.load(Relaxed));
+        let due = last == 0 || now >= last + PRESS_MS;
+        if !due || self.pressure.pressed_at.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
+            return;
+        }
+        self.purge_all();
+        if self.counters.backed.load(Relaxed) > soft && self.pressure.above.swap(1, Relaxed) == 0 {
+            self.pressure.crossings.fetch_add(1, Relaxed);
+            self.bell.ring();
+            self.os.wake(self.bell.word());
+        }
+    }
+
+    /// Whether the heap is above its soft limit although all that was free here was returned: then the
+    /// floors above keep less.
+    pub fn pressed(&self) -> bool {
+        if self.pressure.above.load(Relaxed) == 0 {
+            return false;
+        }
+        let soft = self.policy().soft().unwrap_or(usize::MAX);
+        let above = self.counters.backed.load(Relaxed) > soft - soft / 8;
+        if !above {
+            self.pressure.above.store(0, Relaxed);
+        }
+        above
+    }
+
+    /// The limits and what became of them.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            used: self.counters.backed.load(Relaxed),
+            soft: self.policy().soft(),
+            hard: self.policy().hard(),
+            crossings: self.pressure.crossings.load(Relaxed),
+            refusals: self.pressure.refusals.load(Relaxed),
+        }
+    }
+}
