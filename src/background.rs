@@ -13,8 +13,8 @@
 //! for. A child of `fork` has no such thread; one is started there at its first slow allocation.
 //!
 //! This is the one place that waits, and it waits for the clock and the bell on a thread of its own. When
-//! the option asks for the thread, an allocation starts it, once, with the C library's `pthread_create`;
-//! a program that does not want that calls [`start`].
+//! the option asks for the thread, a slow path starts it once granules have come home, with the C
+//! library's `pthread_create`; a program that does not want that calls [`start`].
 
 use crate::front::building::{BUILDING, pages};
 use crate::front::config;
@@ -42,8 +42,14 @@ const STOPPING: u32 = 3;
 
 /// The thread, while it is running. Written by who starts it.
 static THREAD: AtomicUsize = AtomicUsize::new(0);
-/// Whether the next slow allocation is to start it.
-static OWED: AtomicBool = AtomicBool::new(false);
+/// Whether the next slow path is to start it: one of `NOTHING`, `ANY`, `ALLOCATION`.
+static OWED: AtomicU32 = AtomicU32::new(NOTHING);
+const NOTHING: u32 = 0;
+/// Any slow path.
+const ANY: u32 = 1;
+/// The slow path of an allocation. In a child of fork the C library may free while it holds a lock of its
+/// own, under the C door; it never allocates then.
+const ALLOCATION: u32 = 2;
 /// Whether children of fork are taken care of.
 static ATFORK: AtomicBool = AtomicBool::new(false);
 /// A `fn(&Limits)`, or null.
@@ -59,7 +65,7 @@ pub fn start() -> io::Result<()> {
 
 /// Stops the thread and waits until it has ended. `false`: none was running, or this is that thread.
 pub fn stop() -> bool {
-    OWED.store(false, Relaxed);
+    OWED.store(NOTHING, Relaxed);
     let thread = THREAD.load(Acquire);
     // SAFETY: pthread_self has no preconditions.
     if STATE.load(Acquire) != RUNNING || thread == unsafe { libc::pthread_self() } as usize {
@@ -95,19 +101,20 @@ pub fn on_pressure(callback: fn(&Limits)) -> io::Result<()> {
     start()
 }
 
-/// The next slow allocation starts the thread, or (`false`) does not.
+/// The next slow path starts the thread, or (`false`) does not.
 pub(crate) fn owe(wanted: bool) {
-    OWED.store(wanted, Relaxed);
+    OWED.store(if wanted { ANY } else { NOTHING }, Relaxed);
 }
 
-/// Whether a slow allocation has something to do here.
+/// Whether a slow path has something to do here, sooner or later.
 pub(crate) fn owed() -> bool {
-    OWED.load(Relaxed)
+    OWED.load(Relaxed) != NOTHING
 }
 
 /// Starts the thread if that is owed.
-pub(crate) fn pay() {
-    if OWED.swap(false, Relaxed) {
+pub(crate) fn pay(allocating: bool) {
+    let owed = OWED.load(Relaxed);
+    if (owed == ANY || owed == ALLOCATION && allocating) && OWED.swap(NOTHING, Relaxed) == owed {
         // Without a thread memory is returned as if none had been asked for.
         let _ = launch();
     }
@@ -174,7 +181,7 @@ unsafe extern "C" fn in_the_child() {
     let before = STATE.swap(OFF, Relaxed);
     pages().bell().get_up();
     if before == RUNNING || before == STARTING {
-        owe(true);
+        OWED.store(ALLOCATION, Relaxed);
         config::unsettle();
     }
 }
@@ -192,6 +199,7 @@ extern "C" fn body(_: *mut c_void) -> *mut c_void {
         }
         transfer.tick();
         pages.tick(pages.os().now_ms());
+        pages.look_at_pressure();
         told = tell(told);
         if transfer.is_waiting() || pages.has_idle_memory() {
             sleep(heard, Some(LOOK_EVERY));

@@ -41,7 +41,7 @@ pub fn own_cache() -> Option<&'static ThreadCache> {
 #[cold]
 #[inline(never)]
 pub fn take_slow(class: Class) -> *mut u8 {
-    super::config::attend_allocation();
+    super::config::attend(true);
     let object = match own_cache() {
         Some(cache) => BUILDING.refill(cache, class),
         None => take_one(class),
@@ -77,7 +77,7 @@ fn reclaim() {
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow(object: *mut u8, class: Class) {
-    super::config::attend();
+    super::config::attend(false);
     match own_cache() {
         // SAFETY: the cache is the running thread's, and the object is given up.
         Some(cache) => unsafe { BUILDING.spill(cache, class, object) },
@@ -100,7 +100,7 @@ pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
 }
 
 fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
-    super::config::attend_allocation();
+    super::config::attend(true);
     let block = pages().large_alloc(size, align, zero).or_else(|| {
         // Spans never make room for a mapping, let alone for what no system has.
         match Extent::of(size, align, pages().os().page_size()) {

@@ -34,25 +34,24 @@ pub fn stats_at_exit() -> bool {
     STATS_AT_EXIT.load(Relaxed)
 }
 
-/// On every slow path: one load.
+/// On every slow path, of an allocation or a free: one load.
 #[inline]
-pub fn attend() {
+pub fn attend(allocating: bool) {
     if !SETTLED.load(Relaxed) {
-        read_environment();
+        attend_to_all(allocating);
     }
 }
 
-/// On the slow paths of allocations: one load. The background thread is not started before granules have
-/// come home: until then there is nothing for it to do, and the process may not be set up yet.
-#[inline]
-pub fn attend_allocation() {
-    if !SETTLED.load(Relaxed) {
-        read_environment();
-        if !background::owed() {
-            SETTLED.store(READ.load(Relaxed), Relaxed);
-        } else if pages().bell().gives() > 0 {
-            background::pay();
-        }
+/// The background thread is not started before granules have come home: until then there is nothing for
+/// it to do, and the process may not be set up yet.
+#[cold]
+#[inline(never)]
+fn attend_to_all(allocating: bool) {
+    read_environment();
+    if !background::owed() {
+        SETTLED.store(READ.load(Relaxed), Relaxed);
+    } else if pages().bell().gives() > 0 {
+        background::pay(allocating);
     }
 }
 
@@ -71,11 +70,11 @@ pub(crate) fn unsettle() {
 ///
 /// [`Configured`]: super::Configured
 pub fn configure(options: &Options) {
-    attend();
+    read_environment();
     let options = options.without(NAMED.load(Relaxed));
     apply(&options);
     match options.background {
-        Some(true) => background::pay(),
+        Some(true) => background::pay(true),
         Some(false) => drop(background::stop()),
         None => {}
     }
@@ -95,7 +94,7 @@ pub fn limits() -> Limits {
 #[inline]
 pub(super) fn configure_once(options: &Options) {
     if !CONFIGURED.load(Relaxed) && !CONFIGURED.swap(true, Relaxed) {
-        attend();
+        read_environment();
         apply(&options.without(NAMED.load(Relaxed)));
     }
 }
@@ -128,8 +127,6 @@ unsafe extern "C" {
     static mut environ: *const *const c_char;
 }
 
-#[cold]
-#[inline(never)]
 fn read_environment() {
     // SAFETY: a word of the C library's; a program that changes its environment while it starts
     // threads is broken already.

@@ -160,6 +160,7 @@ unsafe impl GlobalAlloc for Configured {
 #[cold]
 #[inline(never)]
 unsafe fn give_large(at: *mut u8, layout: Layout) {
+    config::attend(false);
     if let Some(at) = NonNull::new(at) {
         // SAFETY: the caller gives up a block it got for this layout.
         unsafe { pages().large_free(at, layout.size(), layout.align()) };

@@ -19,6 +19,8 @@ const PRESS_MS: u64 = 100;
 pub(super) struct Pressure {
     /// 1 from the moment the soft limit was crossed until the heap is an eighth below it.
     above: AtomicU8,
+    /// 1 when it was crossed so soon after the last time that only the background thread looks.
+    pending: AtomicU8,
     /// When memory was last returned because of it.
     pressed_at: AtomicU64,
     crossings: AtomicU64,
@@ -46,6 +48,7 @@ impl Pressure {
         pub(super) fn new() -> Self {
             Self {
                 above: AtomicU8::new(0),
+                pending: AtomicU8::new(0),
                 pressed_at: AtomicU64::new(0),
                 crossings: AtomicU64::new(0),
                 refusals: AtomicU64::new(0),
@@ -105,14 +108,35 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     fn press(&self, soft: usize) {
         let (now, last) = (self.os.now_ms(), self.pressure.pressed_at.load(Relaxed));
         let due = last == 0 || now >= last + PRESS_MS;
-        if !due || self.pressure.pressed_at.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
-            return;
+        if due && self.pressure.pressed_at.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.relieve(soft);
+        } else if self.pressure.above.load(Relaxed) == 0
+            && self.pressure.pending.swap(1, Relaxed) == 0
+        {
+            self.ring();
         }
+    }
+
+    fn relieve(&self, soft: usize) {
         self.purge_all();
         if self.counters.backed.load(Relaxed) > soft && self.pressure.above.swap(1, Relaxed) == 0 {
             self.pressure.crossings.fetch_add(1, Relaxed);
-            self.bell.ring();
-            self.os.wake(self.bell.word());
+            self.ring();
+        }
+    }
+
+    fn ring(&self) {
+        self.bell.ring();
+        self.os.wake(self.bell.word());
+    }
+
+    /// For the background thread: what allocations had no time for.
+    pub fn look_at_pressure(&self) {
+        if self.pressure.pending.swap(0, Relaxed) != 0
+            && let Some(soft) = self.policy().soft()
+            && !self.pressed()
+        {
+            self.relieve(soft);
         }
     }
 
