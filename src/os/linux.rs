@@ -216,12 +216,12 @@ impl Os for Linux {
         done.is_some()
     }
 
-    unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, _: usize) -> bool {
+    unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
         let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
         let done = self.call(&self.remaps, || {
-            // SAFETY: both ranges are the caller's and do not overlap; what lay behind the target's
-            // front is given up.
-            let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, old, flags, to.as_ptr()) };
+            // SAFETY: both ranges are the caller's and do not overlap; what lay behind the target is
+            // given up. Moved and made longer in one call, so that it stays one mapping.
+            let moved = unsafe { libc::mremap(at.as_ptr().cast(), old, new, flags, to.as_ptr()) };
             (moved != libc::MAP_FAILED).then_some(())
         });
         if done.is_some() {

@@ -72,11 +72,11 @@ pub trait Os: Sync {
     /// size. On `true` its length is `new`.
     unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool;
 
-    /// Moves the pages of one mapping onto the front of a longer one, whose own go.
+    /// Moves the pages of one mapping onto the front of a longer one, whose own go: one mapping is left.
     ///
     /// # Safety
     /// `at` and `old`, `to` and `new` are two whole mappings of the caller's, the first no longer than
-    /// the second. On `true` the first is gone; on `false` the target's first `old` bytes may be.
+    /// the second. On `true` the first is gone; on `false` the target may be.
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
 
     /// Bytes that the system lets this process use, where something limits it. Not cheap.

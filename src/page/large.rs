@@ -306,10 +306,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 self.note_mapping(its, to, new);
                 return Some(to);
             }
-            // The system may have taken the front of the target away before it refused.
-            self.counters.stranded.fetch_add(old, Relaxed);
-            // SAFETY: nobody knows of the rest.
-            unsafe { self.drop_mapping(to.add(old), new - old) };
+            // The system may have taken the target away before it refused, and given the addresses to
+            // somebody else: they are left alone.
+            self.counters.stranded.fetch_add(new, Relaxed);
         }
         self.note_mapping(window, at, old);
         None
