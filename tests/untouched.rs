@@ -10,7 +10,7 @@ use common::{KIB, MIB, Rng, rng};
 use spandrel::base::classes::Class;
 use spandrel::base::units::HUGEPAGE;
 use spandrel::cache::Caches;
-use spandrel::os::{Os, OsCounts, linux::Linux};
+use spandrel::os::{Move, Os, OsCounts, Resize, linux::Linux};
 use spandrel::page::PageHeap;
 use spandrel::span::Spans;
 use spandrel::transfer::Transfer;
@@ -70,14 +70,26 @@ impl Os for Sealed {
         unsafe { self.0.advise_hugepages(at, bytes, wanted) }
     }
 
-    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Resize {
         // SAFETY: the caller's promise.
         unsafe { self.0.resize(at, old, new) }
     }
+
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
         // SAFETY: the caller's promise.
         unsafe { self.0.move_onto(at, old, to, new) }
     }
+
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize, drop: bool) -> usize {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.clear(at, bytes, drop) }
+    }
+
+    unsafe fn move_pages(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Move {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.move_pages(from, to, bytes) }
+    }
+
     fn now_ms(&self) -> u64 {
         self.0.now_ms()
     }

@@ -116,7 +116,8 @@ impl Stock {
     pub fn take(&self, class: Class, count: usize) -> Vec<usize> {
         let mut out = [ptr::null_mut(); 4];
         let got = self.spans.take(class, &mut out[..count]);
-        let got: Vec<usize> = out[..got].iter().map(|object| object.addr()).collect();
+        // As a cache does: from the end.
+        let got: Vec<usize> = out[..got].iter().rev().map(|object| object.addr()).collect();
         for &object in &got {
             self.spans.os().hold(object, class.size());
         }

@@ -4,6 +4,7 @@
 //! allocation of the process may come before any constructor has run.
 
 use crate::base::classes::Class;
+use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
 use crate::os::Os;
 use crate::os::linux::Linux;
@@ -101,6 +102,10 @@ pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
 
 fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
     super::config::attend(true);
+    if size <= GRANULE << MAX_ORDER && pages().would_grow(granules_for(size)) {
+        // A few objects that wait in caches can keep much memory from being whole.
+        reclaim();
+    }
     let block = pages().large_alloc(size, align, zero).or_else(|| {
         // Spans never make room for a mapping, let alone for what no system has.
         match Extent::of(size, align, pages().os().page_size()) {

@@ -12,8 +12,9 @@ pub use modelled::Fake;
 
 #[cfg(not(spandrel_model))]
 mod real {
+    use crate::base::units::HUGEPAGE;
     use crate::os::linux::Linux;
-    use crate::os::{Os, OsCounts};
+    use crate::os::{Move, Os, OsCounts, Resize};
     use core::ptr::NonNull;
     use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -125,10 +126,13 @@ mod real {
             self.real.wake(word);
         }
 
-        unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
+        unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Resize {
             let room = self.limit.load(Relaxed).saturating_sub(self.counts().mapped);
+            if !self.works() || new > room + old {
+                return Resize::NoRoom;
+            }
             // SAFETY: the caller's promise.
-            self.works() && new <= room + old && unsafe { self.real.resize(at, old, new) }
+            unsafe { self.real.resize(at, old, new) }
         }
 
         unsafe fn move_onto(
@@ -140,6 +144,23 @@ mod real {
         ) -> bool {
             // SAFETY: the caller's promise.
             self.works() && unsafe { self.real.move_onto(at, old, to, new) }
+        }
+
+        unsafe fn clear(&self, at: NonNull<u8>, bytes: usize, drop: bool) -> usize {
+            // SAFETY: the caller's promise.
+            unsafe { self.real.clear(at, bytes, drop) }
+        }
+
+        unsafe fn move_pages(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Move {
+            assert!(bytes.is_multiple_of(HUGEPAGE));
+            if !self.works() {
+                return Move::Refused;
+            }
+            if !self.works() {
+                return Move::TargetLost;
+            }
+            // SAFETY: the caller's promise.
+            unsafe { self.real.move_pages(from, to, bytes) }
         }
 
         fn memory_limit(&self) -> Option<usize> {
@@ -164,7 +185,7 @@ mod real {
 mod modelled {
     use crate::base::sync::{AtomicU32, UnsafeCell};
     use crate::base::units::{HUGEPAGE, WINDOW};
-    use crate::os::{Os, OsCounts, Zeroed};
+    use crate::os::{Move, Os, OsCounts, Resize, Zeroed};
     use core::ptr::NonNull;
     use std::any::Any;
     use std::sync::Mutex;
@@ -303,12 +324,21 @@ mod modelled {
 
         fn wake(&self, _: &AtomicU32) {}
 
-        unsafe fn resize(&self, _: NonNull<u8>, _: usize, _: usize) -> bool {
-            false
+        unsafe fn resize(&self, _: NonNull<u8>, _: usize, _: usize) -> Resize {
+            Resize::NoRoom
         }
 
         unsafe fn move_onto(&self, _: NonNull<u8>, _: usize, _: NonNull<u8>, _: usize) -> bool {
             false
+        }
+
+        unsafe fn clear(&self, at: NonNull<u8>, bytes: usize, _: bool) -> usize {
+            self.each(at.addr().get(), bytes, |cell| *cell = 0);
+            bytes
+        }
+
+        unsafe fn move_pages(&self, _: NonNull<u8>, _: NonNull<u8>, _: usize) -> Move {
+            Move::Refused
         }
 
         fn memory_limit(&self) -> Option<usize> {

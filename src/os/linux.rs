@@ -1,6 +1,6 @@
 //! Linux: mmap, munmap, mremap, madvise, a pthread key, the coarse clock.
 
-use super::{Os, OsCounts, cgroup};
+use super::{Move, Os, OsCounts, Resize, cgroup};
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::base::units::HUGEPAGE;
@@ -132,6 +132,62 @@ impl Linux {
     }
 }
 
+/// Pages whose residence is asked for at a time: what fits on the stack of a small thread.
+const PAGES_LOOKED_AT: usize = 512;
+
+impl Linux {
+    /// Moves one hugepage; whether that is done, and whether the kernel knows how at all.
+    ///
+    /// # Safety
+    /// As [`Os::move_pages`], for one hugepage.
+    unsafe fn move_one(&self, from: NonNull<u8>, to: NonNull<u8>) -> (bool, bool) {
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+        let mut known = true;
+        let moved = self.call(&self.remaps, || {
+            // SAFETY: the caller owns both; what is at `to` may go. DONTUNMAP keeps `from` mapped, so
+            // that nobody else's mapping gets there.
+            let moved = unsafe {
+                libc::mremap(from.as_ptr().cast(), HUGEPAGE, HUGEPAGE, flags, to.as_ptr())
+            };
+            // SAFETY: errno is this thread's own.
+            known =
+                moved != libc::MAP_FAILED || unsafe { *libc::__errno_location() } != libc::EINVAL;
+            (moved != libc::MAP_FAILED).then_some(())
+        });
+        (moved.is_some(), known)
+    }
+
+    /// Clears up to [`PAGES_LOOKED_AT`] pages; answers how many bytes of them were resident. Those
+    /// that are not are dropped, which costs nothing where nothing is behind them and is right where
+    /// it was swapped out.
+    ///
+    /// # Safety
+    /// As [`Os::clear`].
+    unsafe fn clear_part(&self, at: NonNull<u8>, bytes: usize, page: usize, drop: bool) -> usize {
+        let mut there = [1u8; PAGES_LOOKED_AT];
+        let pages = bytes / page;
+        // SAFETY: the range is mapped and there is a byte for each of its pages.
+        if unsafe { libc::mincore(at.as_ptr().cast(), bytes, there.as_mut_ptr()) } != 0 {
+            there = [1; PAGES_LOOKED_AT];
+        }
+        let resident = there[..pages].iter().filter(|&&page| page & 1 != 0).count();
+        let mut first = 0;
+        while first < pages {
+            let held = there[first] & 1;
+            let run = there[first..pages].iter().take_while(|&&r| drop || r & 1 == held).count();
+            // SAFETY: these pages are inside the caller's range.
+            unsafe {
+                let part = at.add(first * page);
+                if (held == 1 && !drop) || !self.purge(part, run * page) {
+                    part.write_bytes(0, run * page);
+                }
+            }
+            first += run;
+        }
+        resident * page
+    }
+}
+
 impl Os for Linux {
     fn page_size(&self) -> usize {
         let known = self.page_size.load(Relaxed);
@@ -203,17 +259,24 @@ impl Os for Linux {
         });
     }
 
-    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool {
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Resize {
+        let mut pieces = false;
         let done = self.call(&self.remaps, || {
             // SAFETY: the caller's mapping; without MREMAP_MAYMOVE it stays where it is.
-            (unsafe { libc::mremap(at.as_ptr().cast(), old, new, 0) } != libc::MAP_FAILED)
-                .then_some(())
+            let resized = unsafe { libc::mremap(at.as_ptr().cast(), old, new, 0) };
+            // SAFETY: errno is this thread's own.
+            pieces = unsafe { *libc::__errno_location() } == libc::EFAULT;
+            (resized != libc::MAP_FAILED).then_some(())
         });
-        if done.is_some() {
-            self.mapped.fetch_add(new, Relaxed);
-            self.mapped.fetch_sub(old, Relaxed);
+        match done {
+            Some(()) => {
+                self.mapped.fetch_add(new, Relaxed);
+                self.mapped.fetch_sub(old, Relaxed);
+                Resize::Done
+            }
+            None if pieces => Resize::InPieces,
+            None => Resize::NoRoom,
         }
-        done.is_some()
     }
 
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
@@ -228,6 +291,36 @@ impl Os for Linux {
             self.mapped.fetch_sub(old, Relaxed);
         }
         done.is_some()
+    }
+
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize, drop: bool) -> usize {
+        let page = self.page_size();
+        let (mut done, mut resident) = (0, 0);
+        while done < bytes {
+            let here = (bytes - done).min(PAGES_LOOKED_AT * page);
+            // SAFETY: inside the caller's range.
+            resident += unsafe { self.clear_part(at.add(done), here, page, drop) };
+            done += here;
+        }
+        resident
+    }
+
+    unsafe fn move_pages(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Move {
+        // Each hugepage by itself: it lies in one mapping, so the kernel moves it or leaves it.
+        for done in (0..bytes).step_by(HUGEPAGE) {
+            // SAFETY: inside the caller's ranges.
+            let (moved, known) = unsafe { self.move_one(from.add(done), to.add(done)) };
+            if moved {
+                continue;
+            }
+            if done == 0 && !known {
+                return Move::Refused;
+            }
+            // SAFETY: `from` is still mapped; what was moved so far is at `to`.
+            unsafe { ptr::copy_nonoverlapping(to.as_ptr(), from.as_ptr(), done) };
+            return Move::TargetLost;
+        }
+        Move::Done
     }
 
     fn memory_limit(&self) -> Option<usize> {

@@ -28,6 +28,31 @@ pub unsafe trait Zeroed: Sized {
     fn zeroed() -> Self;
 }
 
+/// What became of [`Os::resize`]. Nothing has changed unless it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Resize {
+    /// Its length is the new one.
+    Done,
+    /// There is no room behind it, or the system is at a limit.
+    NoRoom,
+    /// The system holds it as several mappings, which it cannot treat as one.
+    InPieces,
+}
+
+/// What became of [`Os::move_pages`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Move {
+    /// It is done.
+    Done,
+    /// It cannot be done, and nothing has changed.
+    Refused,
+    /// It failed half way: what was at `from` is there again, but the pages at `to` may be mapped no
+    /// longer and are nobody's.
+    TargetLost,
+}
+
 /// What one system offers. See the module page for the rules all functions share.
 pub trait Os: Sync {
     /// Bytes in the system's smallest page; a power of two, read at run time.
@@ -69,15 +94,31 @@ pub trait Os: Sync {
     ///
     /// # Safety
     /// `at` and `old` are one whole mapping of the caller's; both sizes are multiples of the page
-    /// size. On `true` its length is `new`.
-    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> bool;
+    /// size.
+    unsafe fn resize(&self, at: NonNull<u8>, old: usize, new: usize) -> Resize;
 
     /// Moves the pages of one mapping onto the front of a longer one, whose own go: one mapping is left.
     ///
     /// # Safety
-    /// `at` and `old`, `to` and `new` are two whole mappings of the caller's, the first no longer than
-    /// the second. On `true` the first is gone; on `false` the target may be.
+    /// `at` and `old`, `to` and `new` are two whole mappings of the caller's, the first in one piece and no
+    /// longer than the second. On `true` the first is gone; on `false` the target may be.
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
+
+    /// Makes whole pages read as zero, whatever they held, and answers how many bytes of them had
+    /// memory behind them. Where none was, none is afterwards; the rest is written, or (`drop`)
+    /// returned like [`Os::purge`] does.
+    ///
+    /// # Safety
+    /// The pages came from [`Os::map`] and are the caller's.
+    unsafe fn clear(&self, at: NonNull<u8>, bytes: usize, drop: bool) -> usize;
+
+    /// Moves the memory behind whole hugepages to others, without copying it: then those at `from` read
+    /// as zero, and what was at `to` is gone.
+    ///
+    /// # Safety
+    /// Both ranges came from [`Os::map`], do not overlap, and are the caller's; no mapping of either
+    /// begins or ends inside a hugepage of theirs.
+    unsafe fn move_pages(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Move;
 
     /// Bytes that the system lets this process use, where something limits it. Not cheap.
     fn memory_limit(&self) -> Option<usize>;
@@ -122,7 +163,7 @@ pub struct OsCounts {
     pub purges: u64,
     /// Calls of [`Os::advise_hugepages`] and [`Os::collapse`].
     pub advices: u64,
-    /// Calls of [`Os::resize`] and [`Os::move_onto`].
+    /// Calls of [`Os::resize`], [`Os::move_onto`] and [`Os::move_pages`].
     pub remaps: u64,
     /// Calls that failed.
     pub failures: u64,

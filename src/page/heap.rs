@@ -8,8 +8,8 @@ use super::bell::Bell;
 use super::demand::Demand;
 use super::limits::Pressure;
 use super::map::PageMap;
-use super::policy::Policy;
-use super::window::Window;
+use super::policy::{Policy, Zeroing};
+use super::window::{Grain, Window};
 use crate::base::options::HugepagePolicy;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
@@ -22,8 +22,17 @@ use crossbeam_utils::CachePadded;
 /// The first step where a whole window cannot be had; it doubles with every success.
 const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 
-/// From this hugepage of the first window on, the heap is large enough for hugepages: 32 MiB.
-const LARGE_HEAP: Hugepage = Hugepage(16);
+/// Below this many bytes writing zeros is cheaper than asking what is there.
+const LOOK_FROM: usize = 128 << 10;
+
+/// With this many hugepages in use the heap is large enough for the system's to pay: 32 MiB.
+const LARGE_HEAP: u32 = 16;
+
+/// A block of this many hugepages is worth a look for memory that lies idle elsewhere.
+const MANY: usize = 8;
+
+/// Windows whose mappings may be split at every hugepage: half of Linux's 65,530 mappings a process.
+pub(super) const WINDOWS_SPLIT: usize = 32;
 
 /// The page heap over one system. `M` is what the floor above keeps per window.
 #[derive(Debug)]
@@ -36,6 +45,7 @@ pub struct PageHeap<O, M> {
     pub(super) demand: Demand,
     pub(super) pressure: Pressure,
     pub(super) bell: CachePadded<Bell>,
+    zeroing: Zeroing,
     pub(super) counters: CachePadded<PageCounters>,
 }
 
@@ -87,6 +97,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 demand: Demand::new(),
                 pressure: Pressure::new(),
                 bell: CachePadded::new(Bell::new()),
+                zeroing: Zeroing::new(),
                 counters: CachePadded::new(PageCounters {
                     takes: AtomicU64::new(0),
                     grows: AtomicU64::new(0),
@@ -131,52 +142,81 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.map.find(addr)
     }
 
-    /// Claims `count` granules at a multiple of 2^order granules; `count <= 1 << order <= MAX_ORDER`.
-    /// `None` when neither the heap nor the system has them.
+    /// Claims `count` granules at a multiple of 2^order granules, for use all over. Up to a hugepage
+    /// `count <= 1 << order`; a longer run starts at a hugepage at least. `None` when neither the heap
+    /// nor the system has them.
     pub fn take(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
+        self.take_for(Grain::Fine, order, count)
+    }
+
+    /// The same, for what `grain` says.
+    pub fn take_for(&self, grain: Grain, order: u32, count: usize) -> Option<Run<'_, M>> {
         let counted = self.admit(count * GRANULE)?;
-        let (window, first) = self.claim_counted(order, count, counted)?;
+        let (window, first) = self.claim_counted(grain, order, count, counted)?;
         let fresh = window.soil(first, count, |_, _| {});
         self.admitted(counted, fresh * GRANULE);
         Some(Run { window, first, zeroed: fresh == count })
     }
 
     /// The same, and all of it reads as zero: what may hold something else is cleared.
-    pub fn take_zeroed(&self, order: u32, count: usize) -> Option<Run<'_, M>> {
+    pub fn take_zeroed(&self, grain: Grain, order: u32, count: usize) -> Option<Run<'_, M>> {
         let counted = self.admit(count * GRANULE)?;
-        let (window, first) = self.claim_counted(order, count, counted)?;
-        let fresh = window.soil(first, count, |first, count| {
-            let at: *mut u8 = ptr::with_exposed_provenance_mut(window.address(first));
-            // SAFETY: these granules were claimed above.
-            unsafe { at.write_bytes(0, count * GRANULE) };
-        });
+        let (window, first) = self.claim_counted(grain, order, count, counted)?;
+        let fresh = window.soil(first, count, |first, count| self.clear(window, first, count));
         self.admitted(counted, fresh * GRANULE);
+        if fresh == count {
+            window.set_watched(first, true);
+        }
         Some(Run { window, first, zeroed: true })
+    }
+
+    /// Clears granules, by writing or by dropping, whichever the users of zeroed blocks so far make
+    /// cheaper: a page that is dropped costs a fault when it is touched, one that is written costs
+    /// the writing and its memory when it is not.
+    fn clear(&self, window: &Window<M>, first: Granule, count: usize) {
+        let bytes = count * GRANULE;
+        let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(window.address(first))) else {
+            return;
+        };
+        if bytes < LOOK_FROM || !bytes.is_multiple_of(self.os.page_size()) {
+            // SAFETY: the caller's granules.
+            unsafe { at.write_bytes(0, bytes) };
+            return window.set_watched(first, false);
+        }
+        let drop = self.zeroing.drops(bytes);
+        // SAFETY: the caller's granules, whole pages.
+        let resident = unsafe { self.os.clear(at, bytes, drop) };
+        if window.watched(first) {
+            self.zeroing.learn(resident * 2 >= bytes);
+        }
+        window.set_watched(first, drop || resident == 0);
     }
 
     fn claim_counted(
         &self,
+        grain: Grain,
         order: u32,
         count: usize,
         counted: usize,
     ) -> Option<(&Window<M>, Granule)> {
-        let claimed = self.claim(order, count);
+        let claimed = self.claim(grain, order, count);
         if claimed.is_none() {
             self.admitted(counted, 0);
         }
         claimed
     }
 
-    fn claim(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
-        debug_assert!(count <= 1 << order && order <= MAX_ORDER);
+    fn claim(&self, grain: Grain, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        debug_assert!(order <= MAX_ORDER && count <= 1 << MAX_ORDER);
+        debug_assert!(count <= 1 << order || order >= HUGEPAGE_ORDER);
         self.counters.takes.fetch_add(1, Relaxed);
         loop {
-            if let Some(found) = self.find_free(order, count) {
+            if let Some(found) = self.find_free(grain, order, count) {
                 return Some(found);
             }
-            if !self.grow(order) {
+            if !self.grow(order, count) {
                 self.counters.last_resorts.fetch_add(1, Relaxed);
-                return self.scan(order, count);
+                return self.scan(grain, order, count);
             }
         }
     }
@@ -198,6 +238,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         let Some(counted) = self.admit(extra * GRANULE) else { return false };
         let claimed = window.claim_exactly(end, extra, self.now());
+        if claimed {
+            let from = end.index().next_multiple_of(GRANULES_PER_HUGEPAGE);
+            let whole = (end.index() + extra).saturating_sub(from) / GRANULES_PER_HUGEPAGE;
+            self.prefer_hugepages(window, Granule(from as u32).hugepage(), whole);
+        }
         let fresh = if claimed { window.soil(end, extra, |_, _| {}) } else { 0 };
         self.admitted(counted, fresh * GRANULE);
         claimed
@@ -208,46 +253,83 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.os.now_ms() as u32
     }
 
-    fn find_free(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
-        if order < HUGEPAGE_ORDER {
-            for window in self.windows() {
-                if let Some(first) = window.claim_granules(order, count) {
-                    return Some((window, first));
-                }
-            }
+    /// Hugepages in use first, whole ones last. In a large heap the two grains keep apart: fine runs
+    /// and blocks from the bottom up, sparse runs from the top down, and hugepages are asked for
+    /// below only. In a small one they share, so that it stays small.
+    fn find_free(&self, grain: Grain, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        if order >= HUGEPAGE_ORDER {
+            return self.claim_whole(order, count);
         }
-        let hugepages = count.div_ceil(GRANULES_PER_HUGEPAGE);
-        for window in self.windows() {
-            let order = order.saturating_sub(HUGEPAGE_ORDER);
-            if let Some(hugepage) = window.claim_hugepages(order, hugepages) {
-                self.counters.hugepages.fetch_add(hugepages as u64, Relaxed);
-                self.prefer_hugepages(window, hugepage);
-                let first = hugepage.granule(0);
-                let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
-                if tail != 0 {
-                    let end = Granule(first.0 + count as u32);
-                    window.give_granules(end.hugepage(), bit_range(end.bit(), tail), self.now());
-                }
-                return Some((window, first));
-            }
+        if let Some(found) = self.claim_part(grain, order, count) {
+            return Some(found);
         }
-        None
+        if !self.is_large() {
+            return self
+                .claim_part(grain.other(), order, count)
+                .or_else(|| self.claim_begin(grain, count));
+        }
+        self.claim_begin(grain, count).or_else(|| self.claim_part(grain.other(), order, count))
     }
 
-    /// Once the heap is large, asks the system for hugepages behind the rest of the window. The
-    /// lowest are taken first, so the one just claimed tells how large the heap is; a small process
-    /// never gets there and pays for no page it does not touch.
-    fn prefer_hugepages(&self, window: &Window<M>, claimed: Hugepage) {
-        if self.policy.hugepages() != HugepagePolicy::Auto {
-            return;
+    /// Part of a hugepage in use.
+    fn claim_part(&self, grain: Grain, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        self.windows().find_map(|window| {
+            window.claim_granules(grain, order, count).map(|first| (window, first))
+        })
+    }
+
+    /// The first granules of a hugepage that begins now.
+    fn claim_begin(&self, grain: Grain, count: usize) -> Option<(&Window<M>, Granule)> {
+        let apart = grain == Grain::Sparse && self.is_large();
+        let (window, hugepage) = self.windows().find_map(|window| {
+            let claimed = if apart { window.claim_highest() } else { window.claim_hugepages(0, 1) };
+            claimed.map(|hugepage| (window, hugepage))
+        })?;
+        self.counters.hugepages.fetch_add(1, Relaxed);
+        if grain == Grain::Fine {
+            self.prefer_hugepages(window, hugepage, 1);
         }
-        let from = if self.is_first(window) { LARGE_HEAP } else { Hugepage(0) };
-        // A window in pieces has gaps that are not ours to advise on.
-        if claimed < from || !window.owns_all() || !window.advise_once() {
-            return;
+        window.begin(hugepage, grain);
+        let rest = bit_range(count as u32, GRANULES_PER_HUGEPAGE - count);
+        window.give_granules(hugepage, rest, self.now());
+        Some((window, hugepage.granule(0)))
+    }
+
+    /// Whole hugepages and, at the end, part of one.
+    fn claim_whole(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+        let hugepages = count.div_ceil(GRANULES_PER_HUGEPAGE);
+        let (window, hugepage) = self.windows().find_map(|window| {
+            let claimed = window.claim_hugepages(order - HUGEPAGE_ORDER, hugepages);
+            claimed.map(|hugepage| (window, hugepage))
+        })?;
+        self.counters.hugepages.fetch_add(hugepages as u64, Relaxed);
+        self.prefer_hugepages(window, hugepage, count / GRANULES_PER_HUGEPAGE);
+        let fresh = window.clean_of(hugepage, hugepages);
+        if fresh >= MANY {
+            // What is free lies in too small pieces. It pays for the new memory, so that what is
+            // resident does not grow while as much lies idle.
+            self.purge_idle(fresh * HUGEPAGE);
         }
-        let at = window.address(from.granule(0));
-        self.advise(at, window.base() + WINDOW - at, true);
+        let first = hugepage.granule(0);
+        let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
+        if tail != 0 {
+            let end = Granule(first.0 + count as u32);
+            window.begin(end.hugepage(), Grain::Sparse);
+            window.give_granules(end.hugepage(), bit_range(end.bit(), tail), self.now());
+        }
+        Some((window, first))
+    }
+
+    /// Whether a block of `count` granules would begin memory that was never used, or go to the system
+    /// for more. A guess: others take and give meanwhile.
+    pub fn would_grow(&self, count: usize) -> bool {
+        let hugepages = count.div_ceil(GRANULES_PER_HUGEPAGE);
+        hugepages >= MANY
+            && self.windows().all(|window| {
+                window.find_run(0, hugepages).is_none_or(|first| {
+                    window.clean_of(Hugepage(first as u32), hugepages) > hugepages / 2
+                })
+            })
     }
 
     /// Whether the system may hold a hugepage of this window as one page: where it was asked to. What it
@@ -256,14 +338,32 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         match self.policy.hugepages() {
             HugepagePolicy::Always => true,
             HugepagePolicy::Never => false,
-            HugepagePolicy::Auto => {
-                window.advised() && (hugepage >= LARGE_HEAP || !self.is_first(window))
-            }
+            HugepagePolicy::Auto => window.advised(hugepage),
         }
     }
 
-    fn is_first(&self, window: &Window<M>) -> bool {
-        self.windows().next().is_some_and(|first| ptr::eq(first, window))
+    /// Whether the heap is large enough for hugepages to pay: a small process pays for no page it does
+    /// not touch.
+    fn is_large(&self) -> bool {
+        let mut windows = self.windows();
+        windows
+            .next()
+            .is_some_and(|first| first.hugepages_in_use() >= LARGE_HEAP || windows.next().is_some())
+    }
+
+    /// Once the heap is large, asks the system for hugepages behind claimed ones that will be used all
+    /// over. One mapping of the system's is split at most at every hugepage, so in a heap of very many
+    /// windows the splits could use up its limit of mappings; there it keeps what it has.
+    fn prefer_hugepages(&self, window: &Window<M>, first: Hugepage, count: usize) {
+        if count == 0 || self.policy.hugepages() != HugepagePolicy::Auto || !self.is_large() {
+            return;
+        }
+        if self.windows().nth(WINDOWS_SPLIT).is_some() {
+            return;
+        }
+        window.advise_once(first, count, |first, count| {
+            self.advise(window.address(first.granule(0)), count * HUGEPAGE, true);
+        });
     }
 
     fn advise(&self, at: usize, bytes: usize, wanted: bool) {
@@ -275,20 +375,22 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 
     /// The last resort: no hints, every word.
     #[cold]
-    fn scan(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+    fn scan(&self, grain: Grain, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
         for window in self.windows() {
             let order = order.min(HUGEPAGE_ORDER);
             if let Some(first) = window.claim_anywhere(order, count) {
                 return Some((window, first));
             }
         }
-        self.find_free(order, count)
+        self.find_free(grain, order, count)
     }
 
-    /// Maps more address space, enough for a run of `order`. False when the system has no more.
+    /// Maps more address space, enough for a run of `count` at `order`. False when the system has no
+    /// more.
     #[cold]
-    fn grow(&self, order: u32) -> bool {
-        let needed = (GRANULE << order).max(HUGEPAGE);
+    fn grow(&self, order: u32, count: usize) -> bool {
+        let align = (GRANULE << order).max(HUGEPAGE);
+        let needed = (count * GRANULE).next_multiple_of(HUGEPAGE).max(align);
         let step = self.step.load(Relaxed);
         if step == 0 {
             if self.reserve(WINDOW, WINDOW) {
@@ -298,7 +400,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         let mut bytes = step.max(FIRST_STEP).max(needed);
         loop {
-            if self.reserve(bytes, needed) {
+            if self.reserve(bytes, align) {
                 self.step.store((bytes * 2).min(WINDOW / 2), Relaxed);
                 return true;
             }

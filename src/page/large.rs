@@ -10,13 +10,14 @@
 //! gives it back. Of two that give one block back, the exchange of the mark lets one through
 //! (model M6).
 
-use super::heap::PageHeap;
-use super::window::Window;
+use super::heap::{PageHeap, WINDOWS_SPLIT};
+use super::window::{Grain, Window};
 use crate::base::classes::Use;
 use crate::base::death;
+use crate::base::options::HugepagePolicy;
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::units::*;
-use crate::os::{Os, Zeroed};
+use crate::os::{Move, Os, Resize, Zeroed};
 use core::ptr::{self, NonNull};
 
 /// How a large block is held.
@@ -26,7 +27,7 @@ pub enum Extent {
     Granules {
         /// How many.
         count: usize,
-        /// The order of the run they are cut from.
+        /// Their alignment; up to a hugepage also the order of the run they are cut from.
         order: u32,
     },
     /// A mapping of this many bytes, at a multiple of `align`.
@@ -52,7 +53,10 @@ impl Extent {
         let size = if size == 0 { 1 } else { size };
         if size <= GRANULE << MAX_ORDER && align <= GRANULE << MAX_ORDER {
             let count = granules_for(size);
-            let (fits, aligned) = (order_for(count), order_for(granules_for(align)));
+            // Neighbouring hugepages need no further alignment than each of them has.
+            let fits = order_for(count);
+            let fits = if fits > HUGEPAGE_ORDER { HUGEPAGE_ORDER } else { fits };
+            let aligned = order_for(granules_for(align));
             let order = if fits > aligned { fits } else { aligned };
             return Some(Extent::Granules { count, order });
         }
@@ -70,8 +74,12 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     pub fn large_alloc(&self, size: usize, align: usize, zero: bool) -> Option<NonNull<u8>> {
         match Extent::of(size, align, self.os.page_size())? {
             Extent::Granules { count, order } => {
-                let run =
-                    if zero { self.take_zeroed(order, count) } else { self.take(order, count) }?;
+                let grain = Grain::Sparse;
+                let run = if zero {
+                    self.take_zeroed(grain, order, count)
+                } else {
+                    self.take_for(grain, order, count)
+                }?;
                 run.window.set_length(run.first, count);
                 run.window.set_usage(run.first, 1, Use::Large);
                 NonNull::new(ptr::with_exposed_provenance_mut(run.address()))
@@ -87,12 +95,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     fn new_mapping(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
-        let at = self.os.map(bytes, align)?;
-        let Some(window) = self.window_at(at.addr().get()) else {
-            // SAFETY: nobody else knows of this mapping.
-            unsafe { self.drop_mapping(at, bytes) };
-            return None;
-        };
+        let (at, window) = self.map_block(bytes, align)?;
         self.note_mapping(window, at, bytes);
         Some(at)
     }
@@ -122,6 +125,22 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         // SAFETY: the caller gives up a run of this many granules.
         unsafe { self.large_free(at, bytes, 1) }
+    }
+
+    /// A mapping of its own for a block, without its record, and the window that will hold the record.
+    /// A heap that holds such a block is large, so hugepages are asked for.
+    fn map_block(&self, bytes: usize, align: usize) -> Option<(NonNull<u8>, &Window<M>)> {
+        let at = self.os.map(bytes, align)?;
+        let Some(window) = self.window_at(at.addr().get()) else {
+            // SAFETY: nobody else knows of this mapping.
+            unsafe { self.drop_mapping(at, bytes) };
+            return None;
+        };
+        if self.policy().hugepages() == HugepagePolicy::Auto {
+            // SAFETY: the mapping is new and ours.
+            unsafe { self.os.advise_hugepages(at, bytes / HUGEPAGE * HUGEPAGE, true) };
+        }
+        Some((at, window))
     }
 
     fn note_mapping(&self, window: &Window<M>, at: NonNull<u8>, bytes: usize) {
@@ -252,12 +271,30 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                     window.set_length(first, new);
                     self.give(window, Granule(first.0 + new as u32), old - new);
                 } else if new > old {
-                    if !self.extend(window, Granule(first.0 + old as u32), new - old) {
-                        return None;
+                    if begins_to_move(first, old, new)
+                        || !self.extend(window, Granule(first.0 + old as u32), new - old)
+                    {
+                        return self.move_block(window, first, old, new, align);
                     }
                     window.set_length(first, new);
                 }
                 Some(at)
+            }
+            (Extent::Granules { count, .. }, Extent::Mapping { bytes, align })
+                if count >= MOVED_FROM =>
+            {
+                let addr = at.addr().get();
+                let Some(window) = self.find(addr) else { self.not_a_block(addr) };
+                let first = Granule::of(addr);
+                if window.usage(first) != Use::Large || window.length(first) != count {
+                    death::wrong_class(addr);
+                }
+                let counted = self.admit(bytes)?;
+                // SAFETY: the block is the caller's and has that many granules.
+                let moved = unsafe { self.move_to_mapping(window, first, count, bytes, align) };
+                // It counts by itself now, or not at all.
+                self.admitted(counted, 0);
+                moved
             }
             (Extent::Mapping { bytes: old, .. }, Extent::Mapping { bytes: new, align }) => {
                 let counted = self.admit(new.saturating_sub(old))?;
@@ -289,20 +326,25 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             return Some(at);
         }
         // SAFETY: the caller's block is this whole mapping.
-        if unsafe { self.os.resize(at, old, new) } {
+        let resized = unsafe { self.os.resize(at, old, new) };
+        if resized == Resize::Done {
             self.note_mapping(window, at, new);
             return Some(at);
         }
-        let moved = if new > old { self.os.map(new, align) } else { None };
-        if let Some(to) = moved {
-            let Some(its) = self.window_at(to.addr().get()) else {
-                // SAFETY: nobody knows of it.
-                unsafe { self.drop_mapping(to, new) };
-                self.note_mapping(window, at, old);
-                return None;
-            };
+        if new > old
+            && let Some((to, its)) = self.map_block(new, align)
+        {
             // SAFETY: two whole mappings, the second made above; the block is shorter.
-            if unsafe { self.os.move_onto(at, old, to, new) } {
+            let moved = unsafe {
+                match resized {
+                    Resize::InPieces => self.move_bytes(at, to, old).is_some_and(|_| {
+                        self.drop_mapping(at, old);
+                        true
+                    }),
+                    _ => self.os.move_onto(at, old, to, new),
+                }
+            };
+            if moved {
                 self.note_mapping(its, to, new);
                 return Some(to);
             }
@@ -313,6 +355,124 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.note_mapping(window, at, old);
         None
     }
+
+    /// Moves a block of `count` granules to a mapping of its own of `bytes`, which is longer. `None`:
+    /// nothing has changed.
+    ///
+    /// # Safety
+    /// The block is the caller's.
+    unsafe fn move_to_mapping(
+        &self,
+        window: &Window<M>,
+        first: Granule,
+        count: usize,
+        bytes: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        let (to, its) = self.map_block(bytes, align)?;
+        // SAFETY: the block is the caller's, and the mapping was made above.
+        if !unsafe { self.move_out(window, first, count, to) } {
+            // As in `resize_mapping`.
+            self.counters.stranded.fetch_add(bytes, Relaxed);
+            return None;
+        }
+        self.note_mapping(its, to, bytes);
+        Some(to)
+    }
+
+    /// Finds a block of `old` granules a place of `new` granules and moves its pages there. `None` where
+    /// copying is cheaper or moving is impossible; then nothing has changed.
+    fn move_block(
+        &self,
+        window: &Window<M>,
+        first: Granule,
+        old: usize,
+        new: usize,
+        align: usize,
+    ) -> Option<NonNull<u8>> {
+        if old < MOVED_FROM || self.windows().nth(WINDOWS_SPLIT).is_some() {
+            return None;
+        }
+        let page_size = self.os.page_size();
+        let Extent::Granules { order, .. } = Extent::of(new * GRANULE, align, page_size)? else {
+            return None;
+        };
+        let run = self.take_for(Grain::Sparse, order, new)?;
+        let to = NonNull::new(ptr::with_exposed_provenance_mut(run.address()))?;
+        // SAFETY: the caller's block, and a longer run that was claimed above.
+        if !unsafe { self.move_out(window, first, old, to) } {
+            // Not given back: the system may have taken some of it away before it refused.
+            self.counters.stranded.fetch_add(new * GRANULE, Relaxed);
+            return None;
+        }
+        run.window.set_length(run.first, new);
+        run.window.set_usage(run.first, 1, Use::Large);
+        Some(to)
+    }
+
+    /// Moves a block of `count` granules to `to` and gives its granules back. `false`: the block is as
+    /// it was, and what is at `to` may be gone.
+    ///
+    /// # Safety
+    /// The block and at least as many bytes at `to` are the caller's.
+    unsafe fn move_out(
+        &self,
+        window: &Window<M>,
+        first: Granule,
+        count: usize,
+        to: NonNull<u8>,
+    ) -> bool {
+        let addr = window.address(first);
+        let Some(from) = NonNull::new(ptr::with_exposed_provenance_mut(addr)) else { return false };
+        // SAFETY: the caller's promise.
+        let Some(moved) = (unsafe { self.move_bytes(from, to, count * GRANULE) }) else {
+            return false;
+        };
+        if !window.unmark(first, Use::Large) {
+            death::double_free(addr);
+        }
+        let cleansed = window.cleanse_all(first, moved / GRANULE);
+        self.counters.backed.fetch_sub(cleansed * GRANULE, Relaxed);
+        self.give(window, first, count);
+        true
+    }
+
+    /// Moves whole hugepages and copies the rest; copies all where the system cannot move or one of the
+    /// two does not begin at a hugepage. Answers how many bytes at `from` read as zero now; `None`: they
+    /// are as they were, and what is at `to` may be gone.
+    ///
+    /// # Safety
+    /// As [`Os::move_pages`], but for the last hugepage.
+    unsafe fn move_bytes(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Option<usize> {
+        let aligned = (from.addr().get() | to.addr().get()).is_multiple_of(HUGEPAGE);
+        let whole = if aligned { bytes / HUGEPAGE * HUGEPAGE } else { 0 };
+        let moved = if whole == 0 {
+            Move::Refused
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.os.move_pages(from, to, whole) }
+        };
+        let done = match moved {
+            Move::Done => whole,
+            Move::Refused => 0,
+            Move::TargetLost => return None,
+        };
+        // SAFETY: both are that long and the caller's.
+        unsafe {
+            ptr::copy_nonoverlapping(from.as_ptr().add(done), to.as_ptr().add(done), bytes - done);
+        }
+        Some(done)
+    }
+}
+
+/// From this many granules on, a block is moved by its pages and not by its bytes: two hugepages.
+/// Below, copying costs less than what the system does for a move.
+const MOVED_FROM: usize = 2 * GRANULES_PER_HUGEPAGE;
+
+/// Whether a growing block becomes large enough for moves by whole hugepages, but does not begin at
+/// one: the last time that copying it is cheap.
+fn begins_to_move(first: Granule, old: usize, new: usize) -> bool {
+    first.bit() != 0 && old <= GRANULES_PER_HUGEPAGE && new > GRANULES_PER_HUGEPAGE
 }
 
 #[cfg(all(test, not(spandrel_model)))]
@@ -326,7 +486,8 @@ mod tests {
         assert_eq!(of(GRANULE + 1, 8), Some(Extent::Granules { count: 2, order: 1 }));
         assert_eq!(of(3 * GRANULE, 8), Some(Extent::Granules { count: 3, order: 2 }));
         assert_eq!(of(1, HUGEPAGE), Some(Extent::Granules { count: 1, order: 6 }));
-        assert_eq!(of(128 << 20, 1), Some(Extent::Granules { count: 4096, order: 12 }));
+        assert_eq!(of(128 << 20, 1), Some(Extent::Granules { count: 4096, order: 6 }));
+        assert_eq!(of(1, 128 << 20), Some(Extent::Granules { count: 1, order: 12 }));
         let above = (128 << 20) + 1;
         assert_eq!(
             of(above, 1),

@@ -20,4 +20,4 @@ pub use heap::{PageCounts, PageHeap, Run};
 pub use large::Extent;
 pub use limits::Limits;
 pub use policy::Policy;
-pub use window::{HugepageView, Window};
+pub use window::{Grain, HugepageView, Window};

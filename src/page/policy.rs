@@ -147,6 +147,59 @@ impl Policy {
     }
 }
 
+/// Whether zeroed blocks get used, as their memory shows when it comes by again. A guess for a choice
+/// of two right ways, so a lost update costs nothing but time.
+#[derive(Debug)]
+pub struct Zeroing {
+    /// Blocks in a row, up to [`SURE`], that were hardly touched.
+    untouched: AtomicU8,
+    /// Counts the blocks that were written, to drop one now and then and see.
+    written: AtomicU8,
+}
+
+const SURE: u8 = 4;
+/// One in so many is dropped against the guess: what its user does tells whether the guess holds.
+const TRY_EVERY: u8 = 32;
+/// Only blocks up to this size: the wrong guess costs a fault for every page.
+const TRY_UP_TO: usize = 512 << 10;
+
+impl Zeroing {
+    const_fn! {
+        /// Zeroed blocks get used; all zero bits.
+        pub fn new() -> Self {
+            Self { untouched: AtomicU8::new(0), written: AtomicU8::new(0) }
+        }
+    }
+
+    /// Whether the next block, of `bytes`, should be dropped rather than written.
+    pub fn drops(&self, bytes: usize) -> bool {
+        if self.untouched.load(Relaxed) >= SURE {
+            return true;
+        }
+        if bytes > TRY_UP_TO {
+            return false;
+        }
+        let written = self.written.load(Relaxed).wrapping_add(1);
+        self.written.store(written, Relaxed);
+        written.is_multiple_of(TRY_EVERY)
+    }
+
+    /// A block that had no memory behind it when it was handed out has come back.
+    pub fn learn(&self, touched: bool) {
+        let untouched = self.untouched.load(Relaxed);
+        let next = if touched { untouched / 2 } else { (untouched + 1).min(SURE) };
+        if next != untouched {
+            self.untouched.store(next, Relaxed);
+        }
+    }
+}
+
+impl Default for Zeroing {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self::new()
@@ -156,6 +209,18 @@ impl Default for Policy {
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeroed_blocks_are_dropped_once_they_are_seen_untouched() {
+        let zeroing = Zeroing::new();
+        let drops = |n: usize| (0..n).filter(|_| zeroing.drops(TRY_UP_TO)).count();
+        assert!(!(0..100).any(|_| zeroing.drops(TRY_UP_TO + 1)));
+        assert_eq!(drops(TRY_EVERY as usize * 4), 4, "now and then, to see");
+        (0..SURE).for_each(|_| zeroing.learn(false));
+        assert_eq!(drops(100), 100);
+        zeroing.learn(true);
+        assert!(drops(TRY_EVERY as usize) <= 1, "one that is touched is enough");
+    }
 
     #[test]
     fn zero_is_the_default_and_what_is_set_is_read() {

@@ -125,6 +125,31 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         bytes
     }
 
+    /// Returns the memory of whole free hugepages, the highest first, and then of the free parts of
+    /// hugepages that are mostly free, until that is `bytes`.
+    pub(super) fn purge_idle(&self, bytes: usize) {
+        let mut left = bytes;
+        for window in self.windows() {
+            for index in (0..HUGEPAGES_PER_WINDOW).rev() {
+                let hugepage = Hugepage(index as u32);
+                let view = window.look(hugepage);
+                if left != 0 && view.whole && view.clean != WHOLE {
+                    let purged = self.purge_hugepage(window, hugepage);
+                    self.returned(purged);
+                    left = left.saturating_sub(purged);
+                }
+            }
+        }
+        self.purge_parts(|part| {
+            let free = GRANULES_PER_HUGEPAGE as u32 - part.used;
+            let wanted = left != 0 && (!part.huge || free >= part.used);
+            if wanted {
+                left = left.saturating_sub(free as usize * GRANULE);
+            }
+            wanted
+        });
+    }
+
     fn purge_hugepage(&self, window: &Window<M>, hugepage: Hugepage) -> usize {
         if !seed::on(Seed::PurgeUnclaimed) && !window.claim_hugepage(hugepage) {
             return 0;

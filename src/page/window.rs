@@ -36,19 +36,25 @@ pub struct Window<M> {
     map: [AtomicU64; MAP_WORDS],
     /// Hugepages that are ours, free or not; bits are only ever added. Any thread.
     ours: [AtomicU64; MAP_WORDS],
-    /// Per order: which hugepages probably have a maximal free run of it.
-    orders: [Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize],
+    /// Per grain and order: which hugepages probably have a maximal free run of it.
+    orders: [[Hints<1, HINT_LEAVES>; HUGEPAGE_ORDER as usize]; GRAINS],
+    /// The grain a hugepage was begun for, 1 = sparse. Written by who begins it, before its granules
+    /// are anybody's.
+    sparse: [AtomicU64; MAP_WORDS],
     /// When the last granule of a hugepage came home, in milliseconds (wrapping). Written by who gives.
     freed_at: [AtomicU32; HUGEPAGES_PER_WINDOW],
     /// Granules of the block that starts here, if it is large or has a mapping of its own. Only its
     /// holder.
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
+    /// Granules at which a zeroed block began that had no memory behind it. Only the holder of a
+    /// granule touches its bit.
+    watched: [AtomicU64; HUGEPAGES_PER_WINDOW],
     /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
     uses: [AtomicU8; GRANULES_PER_WINDOW],
     /// Hugepages of which a part was returned, so that the system holds them in small pages. Any thread.
     broken: [AtomicU64; MAP_WORDS],
-    /// 1 once the system was asked for hugepages here. Any thread; asking twice does no harm.
-    advised: AtomicU8,
+    /// 1 once the system was asked for a hugepage here. Any thread; asking twice does no harm.
+    advised: [AtomicU64; MAP_WORDS],
     /// What the floor above knows of this window's granules.
     pub above: M,
 }
@@ -62,6 +68,28 @@ unsafe impl<M: crate::os::Zeroed> crate::os::Zeroed for Window<M> {
     #[cfg(spandrel_model)]
     fn zeroed() -> Self {
         Self::new(M::zeroed())
+    }
+}
+
+/// What a run is for, as far as the page heap cares. Runs of one grain are kept together, so that a
+/// hugepage is put only behind memory that will be used all over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grain {
+    /// Objects of a page or less: once some are in use, every page is.
+    Fine = 0,
+    /// Larger objects and blocks, whose pages may never all be touched.
+    Sparse = 1,
+}
+
+const GRAINS: usize = 2;
+
+impl Grain {
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Grain::Fine => Grain::Sparse,
+            Grain::Sparse => Grain::Fine,
+        }
     }
 }
 
@@ -81,12 +109,14 @@ impl<M> Window<M> {
                 dirty: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
                 map: array![AtomicU64::new(0); MAP_WORDS],
                 ours: array![AtomicU64::new(0); MAP_WORDS],
-                orders: array![Hints::new(); HUGEPAGE_ORDER as usize],
+                orders: array![array![Hints::new(); HUGEPAGE_ORDER as usize]; GRAINS],
+                sparse: array![AtomicU64::new(0); MAP_WORDS],
                 freed_at: array![AtomicU32::new(0); HUGEPAGES_PER_WINDOW],
                 lengths: array![AtomicU32::new(0); GRANULES_PER_WINDOW],
+                watched: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
                 uses: array![AtomicU8::new(0); GRANULES_PER_WINDOW],
                 broken: array![AtomicU64::new(0); MAP_WORDS],
-                advised: AtomicU8::new(0),
+                advised: array![AtomicU64::new(0); MAP_WORDS],
                 above,
             }
         }
@@ -153,13 +183,26 @@ impl<M> Window<M> {
         self.lengths[first.index()].store(granules as u32, Relaxed);
     }
 
+    /// Whether the zeroed block that began at this granule last had no memory behind it.
+    pub(super) fn watched(&self, first: Granule) -> bool {
+        self.watched[first.hugepage().index()].load(Relaxed) & (1 << first.bit()) != 0
+    }
+
+    /// Notes whether a zeroed block that begins at this granule has no memory behind it.
+    pub(super) fn set_watched(&self, first: Granule, watched: bool) {
+        let word = &self.watched[first.hugepage().index()];
+        if self.watched(first) != watched {
+            word.fetch_xor(1 << first.bit(), Relaxed);
+        }
+    }
+
     // ---- granules of one hugepage ----
 
-    /// Claims `count` granules at a multiple of 2^order in some hugepage that is in use already.
-    /// `count <= 1 << order`, `order < HUGEPAGE_ORDER`.
-    pub(super) fn claim_granules(&self, order: u32, count: usize) -> Option<Granule> {
+    /// Claims `count` granules at a multiple of 2^order in some hugepage of this grain that is in use
+    /// already. `count <= 1 << order`, `order < HUGEPAGE_ORDER`.
+    pub(super) fn claim_granules(&self, grain: Grain, order: u32, count: usize) -> Option<Granule> {
         for hinted in order..HUGEPAGE_ORDER {
-            let hints = &self.orders[hinted as usize];
+            let hints = &self.orders[grain as usize][hinted as usize];
             let mut from = 0;
             while let Some(index) = hints.first(from) {
                 let hugepage = Hugepage(index as u32);
@@ -254,16 +297,47 @@ impl<M> Window<M> {
 
     fn hint_new_orders(&self, hugepage: Hugepage, old: u64, new: u64) {
         let mut fresh = orders(new) & !orders(old) & ((1 << HUGEPAGE_ORDER) - 1);
+        let hints = &self.orders[self.grain(hugepage) as usize];
         while fresh != 0 {
-            self.orders[fresh.trailing_zeros() as usize].insert(hugepage.index());
+            hints[fresh.trailing_zeros() as usize].insert(hugepage.index());
             fresh &= fresh - 1;
         }
     }
 
+    /// What the hugepage was begun for. Relaxed: it changes only while the hugepage is in one hand,
+    /// and who holds or held granules of it since has acquired that hand's release.
+    fn grain(&self, hugepage: Hugepage) -> Grain {
+        let (word, bit) = bit_of(&self.sparse, hugepage);
+        if word.load(Relaxed) & bit != 0 { Grain::Sparse } else { Grain::Fine }
+    }
+
+    /// Notes what a hugepage that the caller has claimed whole is begun for.
+    pub(super) fn begin(&self, hugepage: Hugepage, grain: Grain) {
+        if self.grain(hugepage) == grain {
+            return;
+        }
+        let (word, bit) = bit_of(&self.sparse, hugepage);
+        match grain {
+            Grain::Sparse => word.fetch_or(bit, Relaxed),
+            Grain::Fine => word.fetch_and(!bit, Relaxed),
+        };
+    }
+
     // ---- whole hugepages ----
 
-    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are.
+    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are. Without an
+    /// alignment any `count` neighbours will do, over the words of the map.
     pub(super) fn claim_hugepages(&self, order: u32, count: usize) -> Option<Hugepage> {
+        if order == 0 && count > 1 {
+            let mut from = 0;
+            while let Some(first) = self.find_run(from, count) {
+                if self.claim_run(first, count) {
+                    return Some(Hugepage(first as u32));
+                }
+                from = first + 1;
+            }
+            return None;
+        }
         for (index, word) in self.map.iter().enumerate() {
             let mut old = word.load(Relaxed);
             while let Some(bit) = pick(old, order) {
@@ -279,9 +353,70 @@ impl<M> Window<M> {
         None
     }
 
+    /// Claims the highest whole hugepage there is.
+    pub(super) fn claim_highest(&self) -> Option<Hugepage> {
+        for (index, word) in self.map.iter().enumerate().rev() {
+            let mut old = word.load(Relaxed);
+            while old != 0 {
+                let bit = old.ilog2();
+                match word.compare_exchange_weak(old, old & !(1 << bit), Acquire, Relaxed) {
+                    Ok(_) => {
+                        return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
+                    }
+                    Err(now) => old = now,
+                }
+            }
+        }
+        None
+    }
+
+    /// The first of the lowest `count` neighbours that are free, from hugepage `from` on.
+    pub(super) fn find_run(&self, from: usize, count: usize) -> Option<usize> {
+        let (mut start, mut at) = (from, from);
+        while at < HUGEPAGES_PER_WINDOW {
+            let bit = at % HUGEPAGES_PER_MAP_WORD;
+            let here = HUGEPAGES_PER_MAP_WORD - bit;
+            let rest = self.map[at / HUGEPAGES_PER_MAP_WORD].load(Relaxed) >> bit;
+            if rest & 1 == 0 {
+                at += (rest.trailing_zeros() as usize).min(here);
+                start = at;
+                continue;
+            }
+            at += (rest.trailing_ones() as usize).min(here);
+            if at - start >= count {
+                return Some(start);
+            }
+        }
+        None
+    }
+
+    /// Claims exactly these whole hugepages if all of them are free, or none; a word at a time.
+    fn claim_run(&self, first: usize, count: usize) -> bool {
+        let mut at = first;
+        while at < first + count {
+            let bit = at % HUGEPAGES_PER_MAP_WORD;
+            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(first + count - at);
+            let mask = bit_range(bit as u32, here);
+            let word = &self.map[at / HUGEPAGES_PER_MAP_WORD];
+            let mut old = word.load(Relaxed);
+            loop {
+                if old & mask != mask {
+                    self.set_map(first, at - first);
+                    return false;
+                }
+                match word.compare_exchange_weak(old, old & !mask, Acquire, Relaxed) {
+                    Ok(_) => break,
+                    Err(now) => old = now,
+                }
+            }
+            at += here;
+        }
+        true
+    }
+
     /// Claims this whole hugepage, if it is free.
     pub(super) fn claim_hugepage(&self, hugepage: Hugepage) -> bool {
-        let (word, bit) = self.map_bit(hugepage);
+        let (word, bit) = bit_of(&self.map, hugepage);
         // Only the thread that turns the bit from 1 to 0 holds the hugepage.
         word.fetch_and(!bit, Acquire) & bit != 0
     }
@@ -311,19 +446,6 @@ impl<M> Window<M> {
         }
     }
 
-    fn map_bit(&self, hugepage: Hugepage) -> (&AtomicU64, u64) {
-        self.bit_of(&self.map, hugepage)
-    }
-
-    fn bit_of<'a>(
-        &self,
-        words: &'a [AtomicU64; MAP_WORDS],
-        hugepage: Hugepage,
-    ) -> (&'a AtomicU64, u64) {
-        let index = hugepage.index();
-        (&words[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
-    }
-
     // ---- ranges of granules ----
 
     /// Gives `count` granules from `first` on back, over as many hugepages as they span.
@@ -342,11 +464,7 @@ impl<M> Window<M> {
         for part in parts(first, count) {
             let (got, granules) = match part {
                 Part::Whole(hugepage, count) => {
-                    let held = (0..count)
-                        .take_while(|&i| self.claim_hugepage(Hugepage(hugepage.0 + i as u32)))
-                        .count();
-                    claimed += held * GRANULES_PER_HUGEPAGE;
-                    (held == count, 0)
+                    (self.claim_run(hugepage.index(), count), count * GRANULES_PER_HUGEPAGE)
                 }
                 Part::Some(hugepage, mask) => {
                     (self.claim_mask(hugepage, mask, now), mask.count_ones() as usize)
@@ -378,6 +496,7 @@ impl<M> Window<M> {
             }
         }
         if old == 0 && self.claim_hugepage(hugepage) {
+            self.begin(hugepage, Grain::Sparse);
             self.give_granules(hugepage, WHOLE & !mask, now);
             return true;
         }
@@ -413,6 +532,17 @@ impl<M> Window<M> {
     pub(super) fn cleanse(&self, hugepage: Hugepage, mask: u64) -> usize {
         let old = self.dirty[hugepage.index()].fetch_and(!mask, Relaxed);
         (old & mask).count_ones() as usize
+    }
+
+    /// The same for a range of granules.
+    pub(super) fn cleanse_all(&self, first: Granule, count: usize) -> usize {
+        let cleansed = parts(first, count).map(|part| match part {
+            Part::Whole(first, count) => (first.0..first.0 + count as u32)
+                .map(|hugepage| self.cleanse(Hugepage(hugepage), WHOLE))
+                .sum(),
+            Part::Some(hugepage, mask) => self.cleanse(hugepage, mask),
+        });
+        cleansed.sum()
     }
 
     /// Claims every free granule of a hugepage in use that may hold something; answers which.
@@ -457,12 +587,38 @@ impl<M> Window<M> {
         death::invalid_free(addr)
     }
 
-    /// Whether the caller is the first to find that hugepages would do good here.
-    pub(super) fn advise_once(&self) -> bool {
-        self.advised.load(Relaxed) == 0 && self.advised.swap(1, Relaxed) == 0
+    /// Which of these hugepages the system was not asked for yet: noted as asked for now, and named
+    /// in runs.
+    pub(super) fn advise_once(
+        &self,
+        first: Hugepage,
+        count: usize,
+        mut ask: impl FnMut(Hugepage, usize),
+    ) {
+        let mut at = first.index();
+        let end = at + count;
+        while at < end {
+            let bit = at % HUGEPAGES_PER_MAP_WORD;
+            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(end - at);
+            let mask = bit_range(bit as u32, here);
+            let word = &self.advised[at / HUGEPAGES_PER_MAP_WORD];
+            let mut fresh = mask & !word.load(Relaxed);
+            if fresh != 0 {
+                fresh &= !word.fetch_or(mask, Relaxed);
+            }
+            let index = at / HUGEPAGES_PER_MAP_WORD * HUGEPAGES_PER_MAP_WORD;
+            runs(fresh).for_each(|(bit, run)| ask(Hugepage(index as u32 + bit), run));
+            at += here;
+        }
     }
 
     // ---- for the release policy and for reports ----
+
+    /// How many of these hugepages are known to be zero all over. Exact for their holder.
+    pub(super) fn clean_of(&self, first: Hugepage, count: usize) -> usize {
+        let words = &self.dirty[first.index()..first.index() + count];
+        words.iter().filter(|word| word.load(Relaxed) == 0).count()
+    }
 
     /// How many hugepages of ours are not whole and free.
     pub(super) fn hugepages_in_use(&self) -> u32 {
@@ -470,14 +626,15 @@ impl<M> Window<M> {
         words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
     }
 
-    /// Whether the system was asked for hugepages here.
-    pub(super) fn advised(&self) -> bool {
-        self.advised.load(Relaxed) != 0
+    /// Whether the system was asked for this hugepage.
+    pub(super) fn advised(&self, hugepage: Hugepage) -> bool {
+        let (word, bit) = bit_of(&self.advised, hugepage);
+        word.load(Relaxed) & bit != 0
     }
 
     /// Notes that the system holds a hugepage in small pages from now on, or (`false`) as one.
     pub(super) fn set_broken(&self, hugepage: Hugepage, broken: bool) {
-        let (word, bit) = self.bit_of(&self.broken, hugepage);
+        let (word, bit) = bit_of(&self.broken, hugepage);
         if broken {
             word.fetch_or(bit, Relaxed);
         } else {
@@ -498,23 +655,15 @@ impl<M> Window<M> {
             .filter(|&hugepage| self.look(hugepage).free == 0)
     }
 
-    /// Whether all of the window is ours.
-    pub(super) fn owns_all(&self) -> bool {
-        let all = bit_range(0, HUGEPAGES_PER_MAP_WORD);
-        self.ours.iter().all(|word| word.load(Relaxed) == all)
-    }
-
     /// Whether the hugepage is ours.
     pub fn owns(&self, hugepage: Hugepage) -> bool {
-        let index = hugepage.index();
-        self.ours[index / HUGEPAGES_PER_MAP_WORD].load(Relaxed)
-            & (1 << (index % HUGEPAGES_PER_MAP_WORD))
-            != 0
+        let (word, bit) = bit_of(&self.ours, hugepage);
+        word.load(Relaxed) & bit != 0
     }
 
     /// The hugepage as it stands: free granules, and those of them known to be zero.
     pub fn look(&self, hugepage: Hugepage) -> HugepageView {
-        let (word, bit) = self.map_bit(hugepage);
+        let (word, bit) = bit_of(&self.map, hugepage);
         let whole = word.load(Acquire) & bit != 0;
         let free = if whole { WHOLE } else { self.free[hugepage.index()].load(Acquire) };
         let dirty = self.dirty[hugepage.index()].load(Relaxed);
@@ -539,7 +688,8 @@ impl<M> Window<M> {
                 Some("a whole hugepage is not in the map")
             } else {
                 let runs = (0..HUGEPAGE_ORDER as usize).filter(|k| orders(word) & (1 << k) != 0);
-                let unnamed = runs.filter(|&k| !self.orders[k].contains(index)).count();
+                let hints = &self.orders[self.grain(hugepage) as usize];
+                let unnamed = runs.filter(|&k| !hints[k].contains(index)).count();
                 (unnamed != 0).then_some("no hint names a free run")
             };
             if let Some(broken) = broken {
@@ -580,6 +730,12 @@ pub(super) fn runs(mut word: u64) -> impl Iterator<Item = (u32, usize)> {
             (bit, run)
         })
     })
+}
+
+/// The word and the bit of a hugepage in one of the window's maps.
+fn bit_of(words: &[AtomicU64; MAP_WORDS], hugepage: Hugepage) -> (&AtomicU64, u64) {
+    let index = hugepage.index();
+    (&words[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
 }
 
 /// A piece of a range of granules.
@@ -680,7 +836,7 @@ mod tests {
         let window = window();
         while window.claim_hugepages(6, 64).is_some() {}
         window.free[300].store(0b1100, Relaxed);
-        assert_eq!(window.claim_granules(1, 2), None, "no hint was set");
+        assert_eq!(window.claim_granules(Grain::Fine, 1, 2), None, "no hint was set");
         assert_eq!(window.claim_anywhere(2, 3), None);
         assert_eq!(window.claim_anywhere(1, 2), Some(Hugepage(300).granule(2)));
         assert_eq!(window.claim_anywhere(0, 1), None);

@@ -29,7 +29,7 @@ use crate::base::sync::AtomicU64;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::base::units::{GRANULES_PER_WINDOW, Granule};
 use crate::os::Os;
-use crate::page::{PageHeap, Window};
+use crate::page::{Grain, PageHeap, Window};
 use crossbeam_utils::CachePadded;
 use state::{Offer, State};
 pub use table::{Span, SpanTable};
@@ -42,7 +42,8 @@ pub trait Objects {
     /// The system at the bottom.
     fn os(&self) -> &Self::System;
 
-    /// Fills `out` with objects of `class` from the front; answers how many there were.
+    /// Fills `out` with objects of `class` from the front; answers how many there were. Caches hand
+    /// out from the end, so what should be used first comes last.
     fn take(&self, class: Class, out: &mut [*mut u8]) -> usize;
 
     /// Takes objects of `class` back; at most a batch of them. Their order is not kept.
@@ -207,7 +208,8 @@ impl<O: Os> Spans<O> {
     fn take_new(&self, class: Class, out: &mut [*mut u8]) -> usize {
         let shape = class.shape();
         let granules = 1 << shape.span_order;
-        let Some(run) = self.pages.take(shape.span_order, granules) else {
+        let grain = if class.size() <= DENSE { Grain::Fine } else { Grain::Sparse };
+        let Some(run) = self.pages.take_for(grain, shape.span_order, granules) else {
             return 0;
         };
         run.window.set_usage(run.first, granules, Use::Span(class));
@@ -479,6 +481,9 @@ impl<O: Os> Objects for Spans<O> {
         }
     }
 }
+
+/// Objects up to this size, a small page, leave no page of a span in use untouched.
+const DENSE: usize = 4096;
 
 /// A span with this much free is worth a search; less would list and unlist it for every object.
 const fn worth_listing(objects: u32) -> u32 {
