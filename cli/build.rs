@@ -1,0 +1,43 @@
+//! Builds the preloadable library and hands it to the command, which carries it inside (`library.rs`).
+//! So `cargo install` of this crate alone gives a command that works, and the two never differ.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a member of the workspace");
+    for source in ["src", "capi", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
+    let target = env::var("TARGET").expect("set by cargo");
+    // A directory of its own: the outer cargo holds the lock of the other.
+    let directory = out.join("library");
+
+    let mut cargo = Command::new(env::var_os("CARGO").expect("set by cargo"));
+    cargo
+        .current_dir(root)
+        .args(["build", "--quiet", "--profile", "fat", "--package", "capi", "--lib"])
+        .args(["--target", &target, "--target-dir"])
+        .arg(&directory)
+        // What the outer cargo says about the command is not meant for the library; clippy's driver
+        // as the compiler would check it and build nothing.
+        .env("CARGO_PROFILE_FAT_STRIP", "debuginfo");
+    for name in
+        ["CARGO_ENCODED_RUSTFLAGS", "RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR"]
+    {
+        cargo.env_remove(name);
+    }
+    let status = cargo.status().expect("cargo can be run");
+    assert!(status.success(), "the library libspandrel.so could not be built");
+
+    let built = directory.join(&target).join("fat/libspandrel.so");
+    let bytes = fs::read(&built).expect("the library just built");
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&bytes);
+    println!("cargo::rustc-env=SPANDREL_LIBRARY={}", built.display());
+    println!("cargo::rustc-env=SPANDREL_LIBRARY_NAME=libspandrel-{:016x}.so", hasher.finish());
+}

@@ -1,0 +1,223 @@
+//! `spandrel compare`: a program on every allocator of this machine, taking turns.
+
+mod report;
+pub use report::{c_library, kernel};
+mod summary;
+mod svg;
+mod table;
+
+use crate::allocators::{self, Allocator};
+use crate::measure::{self, Input, Sample};
+use crate::{FAILED, Refusal, library, program, run};
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use report::{Machine, Report};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+
+/// Run a program on Spandrel, on the system's malloc and on every other allocator found, taking turns,
+/// and report time, processor time, peak memory and page faults.
+///
+/// The program's output is dropped. Ratios are medians over the rounds of an allocator's figure over
+/// Spandrel's in the same round, so a machine that gets slower for a while does not bend them.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// How often the program runs on each allocator.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Rounds before these that are not counted.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    warmup: u32,
+    /// One more allocator: its library, and a name for it.
+    #[arg(long, value_name = "NAME=PATH")]
+    with: Vec<String>,
+    /// Only these allocators beside Spandrel, divided by commas: `system`, or a name that is installed.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write everything measured as JSON; `-` for stdout, in the table's place.
+    #[arg(long, value_name = "FILE|-")]
+    json: Option<PathBuf>,
+    /// Draw a chart.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// The program's input at every run; `-` for what this command gets. Without it, nothing.
+    #[arg(long, value_name = "FILE|-")]
+    input: Option<PathBuf>,
+    /// Use this library instead of the one inside the command.
+    #[arg(long, value_name = "PATH")]
+    library: Option<PathBuf>,
+    /// The program and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// Measures and reports. The answer is the exit code the program had on every allocator.
+pub fn compare(arguments: &Arguments) -> Result<ExitCode> {
+    let program = program::find(&arguments.command[0])?;
+    for note in &program.notes {
+        eprintln!("spandrel: note: {note}");
+    }
+    let allocators = line_up(arguments)?;
+    let input = Input::of(arguments.input.as_deref())?;
+    let mut samples = vec![Vec::new(); allocators.len()];
+
+    let rounds = arguments.warmup + arguments.runs;
+    let progress = ProgressBar::new(u64::from(rounds) * allocators.len() as u64);
+    progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta}")?);
+    let mut expected: Option<(u8, &str)> = None;
+    for round in 0..rounds {
+        for turn in 0..allocators.len() {
+            // Another allocator begins each round, so none always runs behind the same neighbour.
+            let index = (turn + round as usize) % allocators.len();
+            let allocator = &allocators[index];
+            progress.set_message(allocator.name.clone());
+            let (sample, errors) = once(&program.path, &arguments.command, allocator, &input)?;
+            let code = sample.exit_code;
+            let (usual, usual_on) = *expected.get_or_insert((code, &allocator.name));
+            if code != usual {
+                progress.finish_and_clear();
+                let culprit = if usual == 0 { code } else { usual.max(code) };
+                return Err(Refusal::new(
+                    culprit,
+                    format!(
+                        "{}: {} on {}, after {} on {usual_on}; stopped in round {}{errors}",
+                        program.path.display(),
+                        ending(code),
+                        allocator.name,
+                        ending(usual),
+                        round + 1
+                    ),
+                )
+                .into());
+            }
+            if round == 0 && turn == 0 && code != 0 {
+                progress.suspend(|| {
+                    eprintln!("spandrel: note: {}{errors}", ending(code));
+                });
+            }
+            if round >= arguments.warmup {
+                samples[index].push(sample);
+            }
+            progress.inc(1);
+        }
+    }
+    progress.finish_and_clear();
+
+    let command: Vec<String> =
+        arguments.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let report = Report::new(command, arguments.warmup, Machine::this(), &allocators, samples);
+    deliver(&report, arguments)?;
+    Ok(ExitCode::from(expected.map_or(0, |(code, _)| code)))
+}
+
+fn deliver(report: &Report, arguments: &Arguments) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match arguments.json.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            serde_json::to_writer_pretty(&mut stdout, report)?;
+            writeln!(stdout)?;
+        }
+        other => {
+            if let Some(path) = other {
+                let file =
+                    File::create(path).with_context(|| format!("--json {}", path.display()))?;
+                serde_json::to_writer_pretty(file, report)?;
+            }
+            writeln!(stdout, "{}", table::of(report))?;
+        }
+    }
+    if let Some(path) = &arguments.svg {
+        std::fs::write(path, svg::of(report)?)
+            .with_context(|| format!("--svg {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Spandrel, the system, what is installed, what the user names.
+fn line_up(arguments: &Arguments) -> Result<Vec<Allocator>> {
+    let ours = library::path(arguments.library.as_deref())?;
+    let mut others = vec![Allocator { name: "system".to_owned(), library: None }];
+    let named: Vec<Allocator> =
+        arguments.with.iter().map(|with| allocators::named(with)).collect::<Result<_, _>>()?;
+    others.extend(
+        allocators::installed(&allocators::directories())
+            .into_iter()
+            .filter(|found| !named.iter().any(|named| named.name == found.name)),
+    );
+    if !arguments.only.is_empty() {
+        for name in &arguments.only {
+            if !others.iter().any(|other| other.name == *name) {
+                let there: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
+                return Err(Refusal::new(
+                    FAILED,
+                    format!("--only {name}: not here; there are: {}", there.join(", ")),
+                )
+                .into());
+            }
+        }
+        others.retain(|other| arguments.only.contains(&other.name));
+    }
+    let mut all = vec![Allocator { name: "spandrel".to_owned(), library: Some(ours) }];
+    for allocator in others.into_iter().chain(named) {
+        if all.iter().any(|earlier| earlier.name == allocator.name) {
+            return Err(Refusal::new(
+                FAILED,
+                format!("--with {}: there is one of that name already", allocator.name),
+            )
+            .into());
+        }
+        all.push(allocator);
+    }
+    // A library that the loader leaves out would be measured as the system's malloc.
+    for allocator in &all {
+        if let Some(path) = &allocator.library {
+            library::serves(path).map_err(|error| {
+                Refusal::new(FAILED, format!("{}: {}: {error}", allocator.name, path.display()))
+            })?;
+        }
+    }
+    Ok(all)
+}
+
+/// One run, and the last lines of its stderr, ready to stand below a message.
+fn once(
+    program: &Path,
+    command: &[OsString],
+    allocator: &Allocator,
+    input: &Input,
+) -> Result<(Sample, String)> {
+    let mut errors = tempfile::tempfile()?;
+    let preload = allocator.library.as_deref().map(run::preload);
+    let streams = [input.again()?, Stdio::null(), errors.try_clone()?.into()];
+    let sample = measure::run(program, command, preload.as_deref(), streams)?;
+    let length = errors.seek(std::io::SeekFrom::End(0))?;
+    errors.seek(std::io::SeekFrom::Start(length.saturating_sub(2000)))?;
+    let mut text = Vec::new();
+    errors.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.trim_end().lines().rev().take(10).collect();
+    let tail = lines.iter().rev().map(|line| format!("\n  | {line}")).collect();
+    Ok((sample, tail))
+}
+
+/// An exit code in words.
+fn ending(code: u8) -> String {
+    match code {
+        0 => "success".to_owned(),
+        129..=192 => {
+            // SAFETY: answers a string of the C library's, of this thread until its next call.
+            let name = unsafe { libc::strsignal(i32::from(code) - 128) };
+            if name.is_null() {
+                return format!("ended by signal {}", code - 128);
+            }
+            // SAFETY: not null, so a string that ends in a zero byte.
+            let name = unsafe { std::ffi::CStr::from_ptr(name) };
+            format!("ended by signal {} ({})", code - 128, name.to_string_lossy())
+        }
+        _ => format!("exit code {code}"),
+    }
+}

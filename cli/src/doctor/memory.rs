@@ -1,0 +1,208 @@
+//! Pages, huge pages, overcommit, restartable sequences.
+
+use super::Finding;
+use std::fs;
+use std::path::Path;
+
+/// What the allocator's page heap meets. `root` is `/`, or a directory that stands for it.
+pub fn findings(root: &Path) -> Vec<Finding> {
+    let mut findings = vec![page_size(sysconf(libc::_SC_PAGESIZE))];
+    findings.extend(hugepages(root));
+    findings.push(overcommit(root));
+    findings.push(memory(root));
+    findings.push(rseq());
+    findings
+}
+
+fn sysconf(name: libc::c_int) -> u64 {
+    // SAFETY: a query of a number by its name.
+    u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0)
+}
+
+fn page_size(bytes: u64) -> Finding {
+    let value = format!("{} KiB", bytes / 1024);
+    match bytes {
+        4096 => {
+            Finding::new("page size", value, "read at run time; 8 pages are a granule of 32 KiB")
+        }
+        // Smaller runs of granules share a page; whole hugepages of 2 MiB go back as elsewhere.
+        8192..=65536 => {
+            Finding::new("page size", value, "read at run time; tested on a fake system only")
+        }
+        _ => Finding::new("page size", value, "not between 4 and 64 KiB: not supported").bad(),
+    }
+}
+
+/// The chosen word of a file like `always [madvise] never`.
+fn chosen(text: &str) -> Option<&str> {
+    text.split_once('[')?.1.split_once(']').map(|(word, _)| word)
+}
+
+fn hugepages(root: &Path) -> Vec<Finding> {
+    let directory = root.join("sys/kernel/mm/transparent_hugepage");
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    let enabled = read("enabled");
+    let Some(mode) = chosen(&enabled) else {
+        return vec![Finding::new("huge pages", "not in this kernel", "small pages everywhere")];
+    };
+    let meaning = match mode {
+        "always" => "the kernel gives them unasked, to small processes too, whose RSS they raise",
+        "madvise" => "asked for once a heap is beyond 32 MiB; smaller heaps get none",
+        _ => "never given; large heaps pay more for address translation",
+    };
+    let mut findings = vec![Finding::new("huge pages", mode, meaning)];
+    let size = read("hpage_pmd_size").trim().parse::<u64>().unwrap_or(0);
+    if size != 0 && size != 2 << 20 {
+        findings.push(Finding::new(
+            "huge page size",
+            format!("{} MiB", size >> 20),
+            "Spandrel counts in 2 MiB, so the kernel gives a huge page only to larger runs",
+        ));
+    }
+    let defrag = read("defrag");
+    if let Some(defrag) = chosen(&defrag) {
+        let meaning = match defrag {
+            "always" | "madvise" | "defer+madvise" => {
+                "a fault in a large heap may stop to compact memory and then gets a huge page"
+            }
+            _ => "a fault takes a huge page only where one is free already",
+        };
+        findings.push(Finding::new("huge page defrag", defrag, meaning));
+    }
+    findings
+}
+
+fn overcommit(root: &Path) -> Finding {
+    let directory = root.join("proc/sys/vm");
+    let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
+    match read("overcommit_memory").trim() {
+        "0" => Finding::new(
+            "overcommit",
+            "0 (heuristic)",
+            "windows of 1 GiB are reserved at once and cost nothing until they are touched",
+        ),
+        "1" => Finding::new(
+            "overcommit",
+            "1 (always)",
+            "windows of 1 GiB are reserved at once; a request fails only for want of addresses",
+        ),
+        "2" => Finding::new(
+            "overcommit",
+            format!("2 (strict, {}% of memory)", read("overcommit_ratio").trim()),
+            "every mapped byte counts: where 1 GiB is refused, windows grow from 4 MiB and double",
+        ),
+        _ => Finding::new("overcommit", "unknown", "as if heuristic"),
+    }
+}
+
+/// A line `Name:   123 kB` of meminfo, in MiB.
+fn line(text: &str, name: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
+}
+
+fn memory(root: &Path) -> Finding {
+    let text = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
+    let (Some(total), Some(available)) = (line(&text, "MemTotal"), line(&text, "MemAvailable"))
+    else {
+        return Finding::new("memory", "unknown", "");
+    };
+    let swap = line(&text, "SwapTotal").unwrap_or(0);
+    Finding::new(
+        "memory",
+        format!("{available} of {total} MiB available, {swap} MiB swap"),
+        "freed hugepages go back from 1 s after the free, along 10 s",
+    )
+}
+
+fn rseq() -> Finding {
+    // The auxiliary vector's entry for the size of the kernel's rseq area.
+    const AT_RSEQ_FEATURE_SIZE: libc::c_ulong = 27;
+    // SAFETY: a query of a number by its name; 0 where there is none.
+    let kernel = unsafe { libc::getauxval(AT_RSEQ_FEATURE_SIZE) };
+    // SAFETY: a name that ends in a zero byte. glibc 2.35 defines it; its value is 0 unless glibc
+    // registered the area.
+    let size = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__rseq_size".as_ptr()) };
+    // SAFETY: not null, so glibc's constant of this type.
+    let registered = !size.is_null() && unsafe { *size.cast::<libc::c_uint>() } != 0;
+    let value = match (kernel, registered) {
+        (0, false) => "not known to be there".to_owned(),
+        (0, true) => "registered by the C library".to_owned(),
+        (bytes, true) => format!("{bytes} bytes, registered by the C library"),
+        (bytes, false) => format!("{bytes} bytes, not registered"),
+    };
+    Finding::new("rseq", value, "not used: caches belong to threads, so no sequence need restart")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = root.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn huge_pages_in_every_mode() {
+        let modes = [
+            ("[always] madvise never", "always", "the kernel gives them unasked"),
+            ("always [madvise] never", "madvise", "asked for once a heap is beyond 32 MiB"),
+            ("always madvise [never]", "never", "never given"),
+        ];
+        for (text, mode, meaning) in modes {
+            let root = machine(&[("sys/kernel/mm/transparent_hugepage/enabled", text)]);
+            let findings = hugepages(root.path());
+            assert_eq!(findings.len(), 1);
+            assert_eq!(findings[0].value, mode);
+            assert!(findings[0].meaning.starts_with(meaning), "{}", findings[0].meaning);
+        }
+        let none = hugepages(machine(&[]).path());
+        assert_eq!(none[0].value, "not in this kernel");
+    }
+
+    #[test]
+    fn other_huge_page_sizes_are_said() {
+        let root = machine(&[
+            ("sys/kernel/mm/transparent_hugepage/enabled", "[always] madvise never"),
+            ("sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "33554432\n"),
+            ("sys/kernel/mm/transparent_hugepage/defrag", "always defer [never]"),
+        ]);
+        let values: Vec<_> = hugepages(root.path()).into_iter().map(|f| f.value).collect();
+        assert_eq!(values, ["always", "32 MiB", "never"]);
+    }
+
+    #[test]
+    fn overcommit_in_every_mode() {
+        let with = |mode| {
+            let files =
+                [("proc/sys/vm/overcommit_memory", mode), ("proc/sys/vm/overcommit_ratio", "50\n")];
+            overcommit(machine(&files).path())
+        };
+        assert_eq!(with("0\n").value, "0 (heuristic)");
+        assert_eq!(with("1\n").value, "1 (always)");
+        assert_eq!(with("2\n").value, "2 (strict, 50% of memory)");
+        assert!(with("2\n").meaning.contains("4 MiB"));
+        assert_eq!(overcommit(machine(&[]).path()).value, "unknown");
+    }
+
+    #[test]
+    fn memory_is_read_from_meminfo() {
+        let text =
+            "MemTotal:       2048 kB\nMemFree: 1 kB\nMemAvailable:   1024 kB\nSwapTotal: 0 kB\n";
+        let root = machine(&[("proc/meminfo", text)]);
+        assert_eq!(memory(root.path()).value, "1 of 2 MiB available, 0 MiB swap");
+    }
+
+    #[test]
+    fn page_sizes_out_of_range_are_bad() {
+        assert!(!page_size(4096).bad);
+        assert!(!page_size(65536).bad);
+        assert!(page_size(1 << 20).bad);
+    }
+}
