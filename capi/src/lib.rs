@@ -3,6 +3,8 @@
 //! All there is lies in `spandrel::front::c`; this crate gives it its symbols, and has the standard
 //! library's own allocations served by the same heap.
 
+mod at_exit;
+
 #[global_allocator]
 static A: ::spandrel::Spandrel = ::spandrel::Spandrel;
 

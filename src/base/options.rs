@@ -140,6 +140,13 @@ impl Options {
         options
     }
 
+    /// The file that the last `stats` of the variable's value names, if it names one.
+    pub(crate) fn stats_path(text: &[u8]) -> Option<&[u8]> {
+        let mut items = text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        let last = items.rfind(|item| item.starts_with(b"stats="))?;
+        Some(last["stats=".len()..].trim_ascii()).filter(|path| path.starts_with(b"/"))
+    }
+
     /// Which options are named, a bit each.
     #[cfg(not(spandrel_model))]
     pub(crate) fn named(&self) -> u32 {
@@ -229,10 +236,10 @@ static KEYS: [Key; 6] = [
     },
     Key {
         name: "stats",
-        allowed: "exit or off",
+        allowed: "exit, off, or the absolute path of a file to append to",
         set: |options, value| {
             options.stats = Some(match value {
-                b"exit" => true,
+                b"exit" | [b'/', ..] => true,
                 b"off" => false,
                 _ => return None,
             });

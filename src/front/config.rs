@@ -12,7 +12,7 @@ use crate::base::sync::Ordering::Relaxed;
 use crate::os::Os;
 use crate::page::Limits;
 use core::ffi::{CStr, c_char};
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, AtomicU8};
 
 /// Whether nothing is left to do on a slow path but its own work. Cleared by who has something.
 static SETTLED: AtomicBool = AtomicBool::new(false);
@@ -29,9 +29,29 @@ static NAMED: AtomicU32 = AtomicU32::new(0);
 /// Whether a snapshot is wanted when the process ends.
 static STATS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 
-/// Whether `stats=exit` was asked for. For the C door, which has an end of process to hook.
-pub fn stats_at_exit() -> bool {
-    STATS_AT_EXIT.load(Relaxed)
+/// The file it goes to; all zero for standard error. A copy, because servers write their titles over
+/// the environment they were started with.
+static STATS_PATH: [AtomicU8; PATH_MAX] = [const { AtomicU8::new(0) }; PATH_MAX];
+
+/// The longest path the kernel takes, with the zero at its end.
+const PATH_MAX: usize = libc::PATH_MAX as usize;
+
+/// Where a snapshot is wanted when the process ends.
+#[derive(Clone, Copy, Debug)]
+pub enum StatsTo {
+    /// `stats=exit`
+    Stderr,
+    /// `stats=/PATH`: appended to the file of this name, which ends with a zero.
+    File([u8; PATH_MAX]),
+}
+
+/// What was asked for at the end of the process. For the C door, which has one to hook.
+pub fn stats_at_exit() -> Option<StatsTo> {
+    if !STATS_AT_EXIT.load(Relaxed) {
+        return None;
+    }
+    let path = core::array::from_fn(|i| STATS_PATH[i].load(Relaxed));
+    Some(if path[0] == 0 { StatsTo::Stderr } else { StatsTo::File(path) })
 }
 
 /// On every slow path, of an allocation or a free: one load.
@@ -146,6 +166,11 @@ fn read_environment() {
     if let Some(text) = variable(start) {
         let options = Options::parse(text, |problem| problem.line().say());
         NAMED.store(options.named(), Relaxed);
+        // The last byte stays zero: a longer path is cut off, and then names no file.
+        let path = Options::stats_path(text).unwrap_or_default();
+        for (to, &byte) in STATS_PATH[..PATH_MAX - 1].iter().zip(path) {
+            to.store(byte, Relaxed);
+        }
         apply(&options);
     }
     // SAFETY: as above.

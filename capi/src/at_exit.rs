@@ -1,0 +1,91 @@
+//! `SPANDREL=stats=exit` and `stats=/PATH`: the snapshot when the process ends.
+//!
+//! Many programs close standard error before that, and a server may have opened a file in its place. So
+//! when statistics are wanted, the stream that the process starts with is kept under a number of its
+//! own, and written to only if it is still the same file.
+
+use ::spandrel::front::config::{StatsTo, attend, stats_at_exit};
+use std::ffi::c_int;
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicI32, AtomicU64};
+
+/// Run by the loader before `main`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static AT_START: extern "C" fn() = at_start;
+
+/// Run by the loader after `main` has returned or `exit` was called, behind the program's own handlers.
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static AT_EXIT: extern "C" fn() = at_exit;
+
+/// The copy of standard error; below zero when there is none.
+static KEPT: AtomicI32 = AtomicI32::new(-1);
+/// The device and the inode behind it.
+static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
+
+/// Copies start here, out of the way of programs that count on small numbers.
+const FIRST: c_int = 200;
+
+extern "C" fn at_start() {
+    attend();
+    if !matches!(stats_at_exit(), Some(StatsTo::Stderr)) {
+        return;
+    }
+    // SAFETY: a query about a descriptor, which may be closed.
+    let copy = unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_DUPFD_CLOEXEC, FIRST) };
+    if let Some([device, inode]) = identity(copy) {
+        FILE[0].store(device, Relaxed);
+        FILE[1].store(inode, Relaxed);
+        KEPT.store(copy, Relaxed);
+    }
+}
+
+extern "C" fn at_exit() {
+    let Some(to) = stats_at_exit() else { return };
+    // Before the text takes memory of its own.
+    let stats = ::spandrel::stats();
+    let descriptor = match to {
+        StatsTo::Stderr => KEPT.load(Relaxed),
+        StatsTo::File(path) => open(&path),
+    };
+    let kept = matches!(to, StatsTo::Stderr);
+    if kept && identity(descriptor) != Some([FILE[0].load(Relaxed), FILE[1].load(Relaxed)]) {
+        return;
+    }
+    let mut text = String::new();
+    // Nothing unwinds out of here: without memory there is no text.
+    if text.try_reserve(16 << 10).is_ok() {
+        // SAFETY: no arguments, never fails.
+        let id = unsafe { libc::getpid() };
+        let _ = write!(text, "spandrel: {id} {}\n{stats}", name());
+        // SAFETY: the text is as long as said. One call, so that processes that end at once do not mix.
+        unsafe { libc::write(descriptor, text.as_ptr().cast(), text.len()) };
+    }
+    if !kept {
+        // SAFETY: opened above, or refused.
+        unsafe { libc::close(descriptor) };
+    }
+}
+
+/// What tells one open file from another.
+fn identity(descriptor: c_int) -> Option<[u64; 2]> {
+    // SAFETY: all zeros is a value of this plain struct.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: a struct to fill; a descriptor that is not open is refused.
+    (unsafe { libc::fstat(descriptor, &mut about) } == 0).then_some([about.st_dev, about.st_ino])
+}
+
+fn open(path: &[u8]) -> c_int {
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: the path ends with a zero.
+    unsafe { libc::open(path.as_ptr().cast(), flags, 0o644) }
+}
+
+/// What the kernel calls this process, as `ps` shows it.
+fn name() -> String {
+    let mut name = std::fs::read("/proc/self/comm").unwrap_or_default();
+    name.retain(|byte| byte.is_ascii_graphic());
+    String::from_utf8(name).unwrap_or_default()
+}
