@@ -4,7 +4,7 @@
 //! when statistics are wanted, the stream that the process starts with is kept under a number of its
 //! own, and written to only if it is still the same file.
 
-use ::spandrel::front::config::{StatsTo, attend, stats_at_exit};
+use ::spandrel::front::config::{attend, stats_at_exit, stats_path};
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,7 +30,7 @@ const FIRST: c_int = 200;
 
 extern "C" fn at_start() {
     attend();
-    if !matches!(stats_at_exit(), Some(StatsTo::Stderr)) {
+    if !stats_at_exit() || stats_path().is_some() {
         return;
     }
     // SAFETY: a query about a descriptor, which may be closed.
@@ -43,14 +43,15 @@ extern "C" fn at_start() {
 }
 
 extern "C" fn at_exit() {
-    let Some(to) = stats_at_exit() else { return };
+    if !stats_at_exit() {
+        return;
+    }
     // Before the text takes memory of its own.
     let stats = ::spandrel::stats();
-    let descriptor = match to {
-        StatsTo::Stderr => KEPT.load(Relaxed),
-        StatsTo::File(path) => open(&path),
+    let (descriptor, kept) = match stats_path() {
+        Some(path) => (open(&path), false),
+        None => (KEPT.load(Relaxed), true),
     };
-    let kept = matches!(to, StatsTo::Stderr);
     if kept && identity(descriptor) != Some([FILE[0].load(Relaxed), FILE[1].load(Relaxed)]) {
         return;
     }

@@ -116,13 +116,13 @@ fn check(path: &Path, notes: &mut Vec<String>, depth: usize) -> Result<(), Refus
             "statically linked, so nothing can be preloaded into it; link it with libspandrel.a",
         ));
     };
-    if !Path::new(loader).exists() {
-        return Err(cannot(path, format!("its loader {loader} is not on this machine")));
-    }
     let musl = loader.contains("ld-musl");
     if musl != cfg!(target_env = "musl") {
         let (its, ours) = if musl { ("musl", "glibc") } else { ("glibc", "musl") };
         return Err(cannot(path, format!("linked to {its}; the library is for {ours}")));
+    }
+    if !Path::new(loader).exists() {
+        return Err(cannot(path, format!("its loader {loader} is not on this machine")));
     }
     if let Some(what) = privileged(path, &metadata) {
         return Err(cannot(

@@ -15,7 +15,7 @@ use std::process::Command;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Print where every mapped byte is when the program exits: to stderr, or to the end of FILE. Every
-    /// process that it starts prints its own.
+    /// process that it starts prints its own; one that leaves by `_exit` or a signal prints nothing.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
     /// Use this library instead of the one inside the command.

@@ -34,24 +34,17 @@ static STATS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 static STATS_PATH: [AtomicU8; PATH_MAX] = [const { AtomicU8::new(0) }; PATH_MAX];
 
 /// The longest path the kernel takes, with the zero at its end.
-const PATH_MAX: usize = libc::PATH_MAX as usize;
+pub const PATH_MAX: usize = libc::PATH_MAX as usize;
 
-/// Where a snapshot is wanted when the process ends.
-#[derive(Clone, Copy, Debug)]
-pub enum StatsTo {
-    /// `stats=exit`
-    Stderr,
-    /// `stats=/PATH`: appended to the file of this name, which ends with a zero.
-    File([u8; PATH_MAX]),
+/// Whether a snapshot was asked for at the end of the process. For the C door, which has one to hook.
+pub fn stats_at_exit() -> bool {
+    STATS_AT_EXIT.load(Relaxed)
 }
 
-/// What was asked for at the end of the process. For the C door, which has one to hook.
-pub fn stats_at_exit() -> Option<StatsTo> {
-    if !STATS_AT_EXIT.load(Relaxed) {
-        return None;
-    }
+/// The file that the snapshot is appended to, a path that ends with a zero; none for standard error.
+pub fn stats_path() -> Option<[u8; PATH_MAX]> {
     let path = core::array::from_fn(|i| STATS_PATH[i].load(Relaxed));
-    Some(if path[0] == 0 { StatsTo::Stderr } else { StatsTo::File(path) })
+    (path[0] != 0).then_some(path)
 }
 
 /// On every slow path, of an allocation or a free: one load.

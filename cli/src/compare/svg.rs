@@ -1,7 +1,7 @@
 //! A comparison as a chart: a panel for each figure, a bar for each allocator.
 
-use super::report::{Figure, Report, Row};
-use super::table;
+use super::report::Report;
+use super::table::{SHOWN, Shown};
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -43,30 +43,19 @@ fn draw(report: &Report, area: &Area<'_>, head: u32, panel: u32) -> Drawn {
         (16, 34),
         ("sans-serif", 12).into_font().color(&INK),
     ))?;
-    let figures: [(&str, fn(&Row) -> &Figure, fn(f64) -> String); 4] = [
-        ("time", |row| &row.wall_s, table::seconds),
-        ("processor time", |row| &row.cpu_s, table::seconds),
-        ("peak RSS", |row| &row.peak_rss_bytes, table::bytes),
-        ("page faults", |row| &row.page_faults, table::count),
-    ];
     let (top, bottom) = body.split_vertically(panel);
     let halves = [top.split_horizontally(WIDTH / 2), bottom.split_horizontally(WIDTH / 2)];
     let areas = halves.iter().flat_map(|(left, right)| [left, right]);
-    for (area, (name, figure, unit)) in areas.zip(figures) {
-        bars(report, area, name, figure, unit)?;
+    for (area, shown) in areas.zip(&SHOWN) {
+        bars(report, area, shown)?;
     }
     area.present()
 }
 
-fn bars(
-    report: &Report,
-    area: &Area<'_>,
-    name: &str,
-    figure: fn(&Row) -> &Figure,
-    unit: fn(f64) -> String,
-) -> Drawn {
+fn bars(report: &Report, area: &Area<'_>, shown: &Shown) -> Drawn {
+    let figure = shown.of;
     let ink = |size: i32| ("sans-serif", size).into_font().color(&INK);
-    area.draw(&Text::new(name.to_owned(), (16, 10), ink(15)))?;
+    area.draw(&Text::new(shown.name, (16, 10), ink(15)))?;
     // Names to the left of the bars, values to their right.
     let (left, right) = (112, WIDTH as i32 / 2 - 130);
     let spreads = || report.allocators.iter().map(|row| figure(row).value);
@@ -83,7 +72,7 @@ fn bars(
         area.draw(&Rectangle::new(corners, color.filled()))?;
         let whisker = [(x(spread.lower_quartile), middle), (x(spread.upper_quartile), middle)];
         area.draw(&PathElement::new(whisker, INK.stroke_width(1)))?;
-        let value = format!("{}  {ratio:.2}x", unit(spread.median));
+        let value = format!("{}  {ratio:.2}x", (shown.written)(spread.median));
         let place = (x(spread.median.max(spread.upper_quartile)) + 8, middle);
         let label = ink(13).pos(Pos::new(HPos::Left, VPos::Center));
         area.draw(&Text::new(value, place, label))?;

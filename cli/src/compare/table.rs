@@ -1,29 +1,41 @@
 //! A comparison as a table for people.
 
-use super::report::{Figure, Report};
+use super::report::{Figure, Report, Row};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
+
+/// One of the figures that are shown.
+pub struct Shown {
+    /// What it is called.
+    pub name: &'static str,
+    /// Where it is.
+    pub of: fn(&Row) -> &Figure,
+    /// How its values are written.
+    pub written: fn(f64) -> String,
+}
+
+/// All of them, in order.
+pub const SHOWN: [Shown; 4] = [
+    Shown { name: "time", of: |row| &row.wall_s, written: seconds },
+    Shown { name: "processor time", of: |row| &row.cpu_s, written: seconds },
+    Shown { name: "peak RSS", of: |row| &row.peak_rss_bytes, written: bytes },
+    Shown { name: "page faults", of: |row| &row.page_faults, written: count },
+];
 
 /// The whole text, without a line end.
 pub fn of(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    let heads = ["", "time", "x", "processor time", "x", "peak RSS", "x", "page faults", "x"];
-    table.set_header(heads);
+    let heads = SHOWN.iter().flat_map(|shown| [shown.name, "x"]);
+    table.set_header(std::iter::once("").chain(heads));
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     for row in &report.allocators {
         let mut cells = vec![Cell::new(&row.name)];
-        let figures: [(&Figure, fn(f64) -> String); 4] = [
-            (&row.wall_s, seconds),
-            (&row.cpu_s, seconds),
-            (&row.peak_rss_bytes, bytes),
-            (&row.page_faults, count),
-        ];
-        for (figure, unit) in figures {
-            let spread = 100.0 * figure.value.relative();
-            let value = format!("{} ±{spread:.0}%", unit(figure.value.median));
-            let ratio = format!("{:.2}", figure.ratio.median);
-            cells.push(Cell::new(value).set_alignment(CellAlignment::Right));
-            cells.push(Cell::new(ratio).set_alignment(CellAlignment::Right));
+        for Shown { of, written, .. } in SHOWN {
+            let Figure { value, ratio } = of(row);
+            let spread = 100.0 * value.relative();
+            cells.push(right(format!("{} ±{spread:.0}%", written(value.median))));
+            cells.push(right(format!("{:.2}", ratio.median)));
         }
         table.add_row(cells);
     }
@@ -36,7 +48,7 @@ pub fn of(report: &Report) -> String {
 }
 
 /// Seconds with three significant digits.
-pub fn seconds(seconds: f64) -> String {
+fn seconds(seconds: f64) -> String {
     match seconds {
         s if s < 0.9995 => format!("{} ms", three(s * 1e3)),
         s => format!("{} s", three(s)),
@@ -44,7 +56,7 @@ pub fn seconds(seconds: f64) -> String {
 }
 
 /// Bytes with three significant digits.
-pub fn bytes(bytes: f64) -> String {
+fn bytes(bytes: f64) -> String {
     let mebibytes = bytes / 1_048_576.0;
     if mebibytes < 1024.0 {
         format!("{} MiB", three(mebibytes))
@@ -54,7 +66,7 @@ pub fn bytes(bytes: f64) -> String {
 }
 
 /// A count with three significant digits.
-pub fn count(count: f64) -> String {
+fn count(count: f64) -> String {
     match count {
         n if n < 10_000.0 => format!("{n:.0}"),
         n if n < 999_500.0 => format!("{} k", three(n / 1e3)),
