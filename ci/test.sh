@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models instructions demo)
+parts=(rules format clippy docs debug release models instructions demo install programs)
 
 # valgrind counts the instructions; the rest comes with cargo.
 need() {
@@ -27,6 +27,18 @@ part_instructions() {
     cargo run --quiet --release -p peers -- --check
 }
 part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
+# The command as a user gets it, run from where it was installed, with nothing of this checkout in reach.
+part_install() {
+    local root
+    root=$(mktemp -d)
+    trap 'rm -rf "$root"' RETURN
+    cargo install --quiet --locked --path cli --root "$root/there" --target-dir "${CARGO_TARGET_DIR:-target}"
+    mkdir "$root/home"
+    (cd / && env -i HOME="$root/home" PATH=/usr/bin:/bin "$root/there/bin/spandrel" run -- cat /proc/self/maps) |
+        grep "$root/home/.cache/spandrel/libspandrel-"
+}
+# Real programs: the same output without the library and on it.
+part_programs() { ci/programs.sh; }
 
 [ $# -gt 0 ] || set -- "${parts[@]}"
 for part in "$@"; do

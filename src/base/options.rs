@@ -446,4 +446,20 @@ mod tests {
             prop_assert!(told <= text.len());
         }
     }
+
+    #[test]
+    fn statistics_go_where_the_last_item_says() {
+        assert_eq!(Options::stats_path(b"decay=1s, stats=/a/b ,limit=1GiB"), Some(&b"/a/b"[..]));
+        assert_eq!(Options::stats_path(b"stats=/a,stats=exit"), None);
+        assert_eq!(Options::stats_path(b"stats=off,stats=/b"), Some(&b"/b"[..]));
+        assert_eq!(Options::stats_path(b"decay=1s"), None);
+        assert_eq!(problems("stats=/a/b").0, Options::new().stats_at_exit(true));
+        assert_eq!(
+            problems("stats=here").1,
+            [
+                "spandrel: SPANDREL: bad value `here` of stats, which stays as it was; allowed: exit, \
+              off, or the absolute path of a file to append to"
+            ]
+        );
+    }
 }

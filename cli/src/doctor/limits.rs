@@ -83,8 +83,14 @@ fn control_group(root: &Path) -> Vec<Finding> {
     let own = if own.exists() { own } else { top.clone() };
     let mut findings = Vec::new();
     let meanings = [
-        ("memory.max", "above it the kernel kills; freed hugepages go back along 10 s"),
-        ("memory.high", "above it the kernel slows the group down"),
+        (
+            "memory.max",
+            "above it the kernel kills; SPANDREL=limit=90% has requests fail before that",
+        ),
+        (
+            "memory.high",
+            "above it the kernel slows the group down; SPANDREL=soft=... returns memory before",
+        ),
         ("memory.swap.max", "beyond memory.max"),
     ];
     for (name, meaning) in meanings {
