@@ -29,7 +29,7 @@ static FILE: [AtomicU64; 2] = [const { AtomicU64::new(0) }; 2];
 const FIRST: c_int = 200;
 
 extern "C" fn at_start() {
-    attend();
+    attend(false);
     if !stats_at_exit() || stats_path().is_some() {
         return;
     }
