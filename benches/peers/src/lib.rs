@@ -10,8 +10,12 @@
 //! - [`workloads`] is the table of loops, each with an *empty* twin that does everything but
 //!   allocate;
 //! - [`worker`] is the command line of the thin binaries;
+//! - [`floors`] says how far the calls of a run went, [`costs`] what a step on each floor costs;
 //! - the binary `peers` builds the workers, runs them side by side and reports.
 
+pub mod costs;
+pub mod floors;
 mod meter;
+mod record;
 pub mod worker;
 pub mod workloads;

@@ -6,34 +6,36 @@
 //! w-spandrel tree/t2 full  amount 10000000
 //! ```
 //!
-//! prints `ops=5000000 cpu=4400123 ...`; some workloads print lines of their own before it. It is
-//! parsed by hand: the workers stay as thin as a program can be, so that nothing else in the
+//! prints `outcome ops=5000000 cpu=4400123 ...`, after lines that some workloads and some allocators
+//! have to add. It is parsed by hand: the workers stay as thin as a program can be, so that nothing else in the
 //! process shapes the heap.
 
 use std::{process::ExitCode, time::Duration};
 
 use crate::{
     meter::{Resident, Spent},
+    record::record,
     workloads::{Row, Work},
 };
 
 const USAGE: &str = "usage: w-ALLOCATOR ROW (full|empty) (millis|amount) NUMBER";
 
-/// What one run did and cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    /// Operations.
-    pub ops: u64,
-    /// Nanoseconds of all threads on the cores.
-    pub cpu: u64,
-    /// Nanoseconds of the day.
-    pub wall: u64,
-    /// Minor page faults.
-    pub faults: u64,
-    /// KiB that were resident at most, from the program's start.
-    pub peak: u64,
-    /// KiB that are resident after everything was freed.
-    pub after: u64,
+record! {
+    /// What one run did and cost.
+    "outcome" Outcome {
+        /// Operations.
+        ops,
+        /// Nanoseconds of all threads on the cores.
+        cpu,
+        /// Nanoseconds of the day.
+        wall,
+        /// Minor page faults.
+        faults,
+        /// KiB that were resident at most, from the program's start.
+        peak,
+        /// KiB that are resident after everything was freed.
+        after,
+    }
 }
 
 impl Outcome {
@@ -47,40 +49,15 @@ impl Outcome {
             after: resident.now,
         }
     }
-
-    /// Nanoseconds of processor time per operation.
-    pub fn nanos_per_op(&self) -> f64 {
-        self.cpu as f64 / self.ops as f64
-    }
-
-    /// Reads the line that a worker prints.
-    pub fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace();
-        let mut value = |key: &str| words.next()?.strip_prefix(key)?.parse().ok();
-        Some(Self {
-            ops: value("ops=")?,
-            cpu: value("cpu=")?,
-            wall: value("wall=")?,
-            faults: value("faults=")?,
-            peak: value("peak=")?,
-            after: value("after=")?,
-        })
-    }
 }
 
-impl std::fmt::Display for Outcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { ops, cpu, wall, faults, peak, after } = self;
-        write!(f, "ops={ops} cpu={cpu} wall={wall} faults={faults} peak={peak} after={after}")
-    }
-}
-
-/// The `main` of every worker.
-pub fn main() -> ExitCode {
+/// The `main` of every worker. `report` prints what its allocator has to add.
+pub fn main(report: fn()) -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match run(&arguments) {
         Ok(outcome) => {
+            report();
             println!("{outcome}");
             ExitCode::SUCCESS
         }
@@ -163,6 +140,5 @@ mod tests {
             let message = run(arguments).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
-        assert_eq!(Outcome::parse("cpu=1 ops=2"), None);
     }
 }

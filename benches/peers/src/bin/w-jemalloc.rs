@@ -4,5 +4,5 @@
 static A: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> std::process::ExitCode {
-    peers::worker::main()
+    peers::worker::main(|| ())
 }

@@ -4,5 +4,5 @@
 static A: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    peers::worker::main()
+    peers::worker::main(|| ())
 }

@@ -4,5 +4,5 @@
 static A: rpmalloc::RpMalloc = rpmalloc::RpMalloc;
 
 fn main() -> std::process::ExitCode {
-    peers::worker::main()
+    peers::worker::main(|| ())
 }

@@ -4,5 +4,5 @@
 static A: snmalloc_rs::SnMalloc = snmalloc_rs::SnMalloc;
 
 fn main() -> std::process::ExitCode {
-    peers::worker::main()
+    peers::worker::main(|| ())
 }

@@ -4,5 +4,5 @@
 static A: std::alloc::System = std::alloc::System;
 
 fn main() -> std::process::ExitCode {
-    peers::worker::main()
+    peers::worker::main(|| ())
 }

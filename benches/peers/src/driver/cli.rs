@@ -158,6 +158,9 @@ impl Arguments {
             };
             rows.retain(named);
         }
+        if self.quick && self.only.is_empty() && self.groups.is_empty() {
+            rows.retain(|row| !row.is_charted_only());
+        }
         if !self.groups.is_empty() {
             rows.retain(|row| self.groups.contains(&row.workload.group));
         }
@@ -215,11 +218,6 @@ fn refuse(message: &str) -> ! {
 }
 
 impl Plan {
-    /// Whether Spandrel and another are among the allocators.
-    pub fn compares(&self) -> bool {
-        self.allocators.len() > 1 && self.allocators.iter().any(|a| a.is_ours())
-    }
-
     /// Whether a bar holds for any of the workloads.
     pub fn has_bars(&self, profile: Profile) -> bool {
         profile == Profile::Fat && self.rows.iter().any(|r| r.workload.instruction_bar.is_some())
@@ -269,6 +267,7 @@ mod tests {
 
     #[test]
     fn everything_by_default() {
+        assert!(plan("--quick").rows.len() < Row::all().count());
         let plan = plan("");
         assert_eq!(plan.allocators.len(), ALLOCATORS.len());
         assert_eq!(plan.rows.len(), Row::all().count());
@@ -285,7 +284,10 @@ mod tests {
         assert_eq!(plan("--only fifo1000").allocators.len(), ALLOCATORS.len());
         assert_eq!(rows("--only tree"), ["tree/t1", "tree/t2", "tree/t16"]);
         assert_eq!(rows("--only mixed/t16 tree-"), ["mixed/t16", "tree-handoff/t2"]);
-        assert_eq!(rows("--groups 3"), ["larson/t1", "larson/t2", "larson/t16"]);
+        assert_eq!(
+            rows("--groups 3"),
+            ["larson/t1", "larson/t2", "larson/t16", "larson/t4", "larson/t8"]
+        );
         assert_eq!(rows("--groups 3 4 --only mixed/t2"), ["mixed/t2"]);
     }
 

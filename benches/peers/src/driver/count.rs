@@ -122,7 +122,7 @@ fn collect(path: &Path, row: Row, twin: Twin, amount: u64) -> Result<Option<(u64
         workers::run(path, &row.name(), twin, length)?;
         return Ok(None);
     }
-    let (outcome, _) = workers::parse(&output)?;
+    let outcome = workers::parse(&output)?.outcome;
     if let Work::Loop { pairs_per_round, .. } = row.workload.work {
         let right = outcome.ops == amount * pairs_per_round;
         ensure!(right, "the worker ran {} pairs: {valgrind:?}", outcome.ops);

@@ -7,10 +7,12 @@
 
 mod allocators;
 mod analysis;
+mod charts;
 mod cli;
 mod count;
-mod output;
+mod markdown;
 mod profile;
+mod results;
 mod sample;
 mod stats;
 mod table;
@@ -22,6 +24,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 use cli::{Arguments, Plan};
+use results::Results;
 
 fn main() -> ExitCode {
     run(&Arguments::parse().plan()).unwrap_or_else(|error| {
@@ -32,20 +35,19 @@ fn main() -> ExitCode {
 
 fn run(plan: &Plan) -> Result<ExitCode> {
     if plan.render {
-        table::print_lines(plan, &analysis::lines(&output::read_samples(plan)?));
+        report(plan)?;
         return Ok(ExitCode::SUCCESS);
     }
     plan.check_tools()?;
     let built = workers::build(plan)?;
     if plan.times {
-        let measured = time::measure(plan, &built)?;
-        table::print_lines(plan, &analysis::lines(&measured.samples));
-        output::write_samples(plan, &measured)?;
+        time::measure(plan, &built)?;
+        report(plan)?;
     }
     if plan.instructions {
         let counted = count::count(plan, &built)?;
         table::print_instructions(plan, &counted);
-        output::write_instructions(plan, &counted)?;
+        results::write_counted(&plan.out, &counted)?;
         if plan.check {
             let verdict = count::check(&counted);
             print!("{verdict}");
@@ -55,4 +57,14 @@ fn run(plan: &Plan) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tables, files and charts of what lies in the directory of the results.
+fn report(plan: &Plan) -> Result<()> {
+    let results = Results::read(&plan.out)?;
+    table::print_results(&results);
+    let charts = charts::draw(&plan.out, &results)?;
+    markdown::write(&plan.out, &results, &charts)?;
+    println!("\nfigures and charts: {}", plan.out.display());
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A cargo profile of the workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// `lto = "fat"`: the allocator inlines into every caller.

@@ -1,63 +1,108 @@
 //! The tables on the terminal.
 
 use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use peers::workloads::Row;
 
 use crate::{
+    allocators::ALLOCATORS,
     analysis::{self, Cell, Line, Standing, Versus},
     cli::Plan,
     count::{Count, Instructions},
     profile::Profile,
+    results::Results,
+    sample::{Depth, FloorCost},
     stats::Summary,
 };
 
-/// Time, peak and remainder of resident memory: a table each per profile, and what they amount to.
-pub fn print_lines(plan: &Plan, lines: &[Line]) {
-    let compares: [&str; 2] = ["best other", "ratio"];
-    for &profile in &plan.profiles {
-        let of_profile = || lines.iter().filter(move |line| line.profile == profile);
+/// Per profile a table each of time, memory and page faults, and what they amount to; then what is
+/// only charted, and how far calls went.
+pub fn print_results(results: &Results) {
+    for profile in results.profiles() {
+        let lines: Vec<&Line> = results.table_lines(profile).collect();
         let title = profile.title();
         println!(
             "\nns of processor time per operation, {title}, harness included; median ± half the \
              interquartile range"
         );
-        let mut table = header(plan, &["(harness)"], &compares);
-        for line in of_profile() {
-            let mut row = vec![line.row.clone()];
-            row.push(line.harness.as_ref().map_or_else(String::new, time));
-            row.extend(line.cells.iter().map(|cell| time(&cell.time)));
-            row.extend(line.time.iter().flat_map(versus));
-            table.add_row(row);
-        }
-        print(table);
+        print_times(&lines);
 
         println!("\nMiB resident at most, {title}; in brackets, after everything was freed");
-        let mut table = header(plan, &[], &compares);
-        for line in of_profile() {
+        let mut table = header(&lines, &[], true);
+        for line in &lines {
             let mut row = vec![line.row.clone()];
-            row.extend(line.cells.iter().map(memory));
+            row.extend(cells(&lines, line, memory));
             row.extend(line.peak.iter().flat_map(versus));
             table.add_row(row);
         }
         print(table);
 
         println!("\nthousands of minor page faults, {title}");
-        let mut table = header(plan, &[], &[]);
-        for line in of_profile() {
-            let faults = line.cells.iter().map(|c| three_digits(c.faults.median / 1000.0));
-            table.add_row(std::iter::once(line.row.clone()).chain(faults));
+        let mut table = header(&lines, &[], false);
+        for line in &lines {
+            let faults = |cell: &Cell| three_digits(cell.faults.median / 1000.0);
+            table.add_row(std::iter::once(line.row.clone()).chain(cells(&lines, line, faults)));
         }
         print(table);
+    }
+    let in_table = |line: &&Line| Row::find(&line.row).is_none_or(|row| !row.is_charted_only());
+    let charted: Vec<&Line> = results.lines.iter().filter(|line| !in_table(line)).collect();
+    if !charted.is_empty() {
+        println!("\nns of processor time per operation, for the charts only");
+        print_times(&charted);
+    }
+    for cost in &results.costs {
+        let FloorCost { floor, step, ns, profile } = cost;
+        println!("{}, {floor}: {step}: {} ns", profile.title(), three_digits(*ns));
+    }
+    if !results.depths.is_empty() {
+        println!("\nof 1000 calls to the allocator, so many of spandrel's go further than");
+        print_depths(&results.depths);
+    }
+    println!();
+    for verdict in verdicts(results) {
+        println!("{verdict}");
+    }
+    if let Some(line) = results.about.lines().nth(4) {
+        println!("{line}");
+    }
+}
 
-        let time = analysis::standing(of_profile(), |line| line.time.as_ref());
-        let peak = analysis::standing(of_profile(), |line| line.peak.as_ref());
-        for (what, standing, goal) in
-            [("time", time, profile.time_goal()), ("peak RSS", peak, Profile::PEAK_GOAL)]
-        {
+fn print_times(lines: &[&Line]) {
+    let mut table = header(lines, &["(harness)"], true);
+    for line in lines {
+        let mut row = vec![line.row.clone()];
+        row.push(line.harness.as_ref().map_or_else(String::new, time));
+        row.extend(cells(lines, line, |cell| time(&cell.time)));
+        row.extend(line.time.iter().flat_map(versus));
+        table.add_row(row);
+    }
+    print(table);
+}
+
+fn print_depths(depths: &[Depth]) {
+    let columns = ["calls", "thread cache", "transfer cache", "spans", "page heap"];
+    let mut table = headed(columns.into_iter());
+    for depth in depths {
+        let rates = depth.rates().map(|rate| format!("{:.4}", 1000.0 * rate));
+        table.add_row([depth.row.clone(), depth.calls.to_string()].into_iter().chain(rates));
+    }
+    print(table);
+}
+
+/// A sentence per profile and measure: where Spandrel stands against its goals.
+pub fn verdicts(results: &Results) -> Vec<String> {
+    let mut verdicts = Vec::new();
+    for profile in results.profiles() {
+        let time = analysis::standing(results.table_lines(profile), |line| line.time.as_ref());
+        let peak = analysis::standing(results.table_lines(profile), |line| line.peak.as_ref());
+        let both = [("time", time, profile.time_goal()), ("peak RSS", peak, Profile::PEAK_GOAL)];
+        for (what, standing, goal) in both {
             if let Some(standing) = standing {
-                println!("{}", verdict(&format!("{title}, {what}"), &standing, goal));
+                verdicts.push(verdict(&format!("{}, {what}", profile.title()), &standing, goal));
             }
         }
     }
+    verdicts
 }
 
 fn verdict(what: &str, standing: &Standing, [mean_goal, worst_goal]: [f64; 2]) -> String {
@@ -72,8 +117,9 @@ fn verdict(what: &str, standing: &Standing, [mean_goal, worst_goal]: [f64; 2]) -
 pub fn print_instructions(plan: &Plan, counted: &[Instructions]) {
     for &profile in &plan.profiles {
         println!("\ninstructions per operation, {}, harness subtracted", profile.title());
-        let bars = if plan.has_bars(profile) { &["bar"][..] } else { &[] };
-        let mut table = header(plan, &["(harness)"], bars);
+        let bar = plan.has_bars(profile).then_some("bar");
+        let names = plan.allocators.iter().map(|a| a.name);
+        let mut table = headed(["(harness)"].into_iter().chain(names).chain(bar));
         let mut dies = Vec::new();
         for line in counted.iter().filter(|i| i.profile == profile) {
             let mut row = vec![line.row.clone()];
@@ -99,13 +145,31 @@ pub fn print_instructions(plan: &Plan, counted: &[Instructions]) {
     }
 }
 
-fn header(plan: &Plan, first: &[&str], last: &[&str]) -> Table {
+/// The allocators that occur in any of the lines.
+fn names(lines: &[&Line]) -> Vec<&'static str> {
+    let occurs = |name| lines.iter().any(|l| l.cells.iter().any(|c| c.allocator == name));
+    ALLOCATORS.iter().map(|a| a.name).filter(|name| occurs(*name)).collect()
+}
+
+/// One text per allocator, empty for who did not run or died.
+fn cells(lines: &[&Line], line: &Line, text: impl Fn(&Cell) -> String) -> Vec<String> {
+    let cell = |name| line.cells.iter().find(|cell| cell.allocator == name);
+    names(lines).into_iter().map(|name| cell(name).map_or_else(String::new, &text)).collect()
+}
+
+fn header(lines: &[&Line], first: &[&str], compares: bool) -> Table {
+    let last: &[&str] = if compares && lines.iter().any(|l| l.time.is_some()) {
+        &["best other", "ratio"]
+    } else {
+        &[]
+    };
+    headed(first.iter().copied().chain(names(lines)).chain(last.iter().copied()))
+}
+
+fn headed<'a>(columns: impl Iterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
-    let names = plan.allocators.iter().map(|a| a.name);
-    let last = if plan.compares() || last.len() == 1 { last } else { &[] };
-    let first = ["row"].into_iter().chain(first.iter().copied());
-    table.set_header(first.chain(names).chain(last.iter().copied()));
+    table.set_header(std::iter::once("row").chain(columns));
     table
 }
 

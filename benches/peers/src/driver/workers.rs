@@ -10,11 +10,16 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
-use peers::{worker::Outcome, workloads::Point};
+use peers::{
+    costs::Costs,
+    floors::{Calls, Floors},
+    worker::Outcome,
+    workloads::Point,
+};
 use serde_json::Value;
 
 use crate::{
-    allocators::{Allocator, SYSTEM},
+    allocators::{ALLOCATORS, Allocator, SYSTEM},
     cli::Plan,
     profile::Profile,
 };
@@ -27,7 +32,15 @@ impl Workers {
     pub fn path(&self, profile: Profile, allocator: &Allocator) -> &Path {
         &self.0[&(profile.name(), allocator.worker)]
     }
+
+    /// The one that counts calls.
+    pub fn counting(&self, profile: Profile) -> &Path {
+        &self.0[&(profile.name(), COUNTING)]
+    }
 }
+
+/// The worker that counts calls.
+const COUNTING: &str = "w-counting";
 
 /// Which of a workload's twins to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,30 +73,55 @@ pub fn words(row: &str, twin: Twin, length: Length) -> [String; 4] {
     [row, twin, unit, &number.to_string()].map(str::to_owned)
 }
 
+/// Everything a worker has to say.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What it did and cost.
+    pub outcome: Outcome,
+    /// The curve, of a run that drifts.
+    pub points: Vec<Point>,
+    /// How far the calls went, of Spandrel.
+    pub floors: Option<Floors>,
+    /// How many calls there were, of the counting worker.
+    pub calls: Option<Calls>,
+}
+
 /// Runs a worker to its end.
-pub fn run(path: &Path, row: &str, twin: Twin, length: Length) -> Result<(Outcome, Vec<Point>)> {
+pub fn run(path: &Path, row: &str, twin: Twin, length: Length) -> Result<Report> {
     let mut command = Command::new(path);
     command.args(words(row, twin, length));
     let output = command.output().context("cannot start a worker")?;
     parse(&output).with_context(|| format!("the worker failed: {command:?}"))
 }
 
+/// Has Spandrel's worker measure its floors.
+pub fn costs(path: &Path) -> Result<Costs> {
+    let output = Command::new(path).arg("costs").output().context("cannot start a worker")?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    Costs::parse(printed.trim_end())
+        .with_context(|| format!("{} costs: printed `{printed}`", path.display()))
+}
+
 /// Reads what a worker printed.
-pub fn parse(output: &Output) -> Result<(Outcome, Vec<Point>)> {
+pub fn parse(output: &Output) -> Result<Report> {
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}\n{said}", output.status);
-    let printed = String::from_utf8_lossy(&output.stdout);
+    let mut report = Report::default();
     let mut outcome = None;
-    let mut points = Vec::new();
-    for line in printed.lines() {
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
         if let Some(point) = Point::parse(line) {
-            points.push(point);
+            report.points.push(point);
+        } else if let Some(floors) = Floors::parse(line) {
+            report.floors = Some(floors);
+        } else if let Some(calls) = Calls::parse(line) {
+            report.calls = Some(calls);
         } else {
             let last = Outcome::parse(line).with_context(|| format!("it printed `{line}`"))?;
             outcome = Some(last);
         }
     }
-    Ok((outcome.context("it printed no result")?, points))
+    report.outcome = outcome.context("it printed no result")?;
+    Ok(report)
 }
 
 /// Builds every worker of the plan, and the one that runs the empty harness.
@@ -104,10 +142,9 @@ pub fn build(plan: &Plan) -> Result<Workers> {
                 continue;
             };
             bar.set_message(format!("building, {}: {name}", profile.title()));
-            let worker =
-                plan.allocators.iter().copied().chain([&SYSTEM]).find(|a| a.worker == name);
-            if let (Some(allocator), Some(path)) = (worker, message["executable"].as_str()) {
-                built.insert((profile.name(), allocator.worker), PathBuf::from(path));
+            let worker = ALLOCATORS.iter().map(|a| a.worker).chain([COUNTING]).find(|w| *w == name);
+            if let (Some(worker), Some(path)) = (worker, message["executable"].as_str()) {
+                built.insert((profile.name(), worker), PathBuf::from(path));
             }
         }
         bar.finish_and_clear();
@@ -120,6 +157,7 @@ pub fn build(plan: &Plan) -> Result<Workers> {
 
 fn command(plan: &Plan, profile: Profile) -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let counting = plan.times.then_some(["--bin", COUNTING]);
     cargo
         .args(["build", "--quiet", "--package", "peers"])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
@@ -127,6 +165,7 @@ fn command(plan: &Plan, profile: Profile) -> Command {
         .args(["--config", "profile.release.debug=0"])
         .arg("--message-format=json-render-diagnostics")
         .args(["--bin", SYSTEM.worker])
+        .args(counting.iter().flatten())
         .stdout(Stdio::piped());
     for allocator in &plan.allocators {
         cargo.args(["--bin", allocator.worker]);

@@ -1,7 +1,9 @@
-//! Group 5: collections, built and dropped.
+//! Group 5: collections, built and dropped. None is dropped before all are built, so that the peak of
+//! memory does not depend on who runs when.
 
 use std::{
     collections::{BTreeMap, HashMap},
+    sync::Barrier,
     thread,
 };
 
@@ -36,12 +38,14 @@ fn walk(tree: &Option<Box<Node>>, expected: u64) -> u64 {
     left + 1 + walk(&node.right, node.key + 1)
 }
 
-/// A tree per thread, built, walked and dropped by it. An operation is a node.
+/// A tree per thread, built, walked and dropped by it when all are built. An operation is a node.
 pub(super) fn tree(job: &Job) -> Spent {
     let nodes = share(job.amount, job.threads);
     let meter = Meter::process();
+    let built = Barrier::new(job.threads);
     on_threads(job.threads, &|_| {
         let tree = grow(1, nodes);
+        built.wait();
         assert_eq!(walk(&tree, 1), nodes);
     });
     meter.stop(nodes * job.threads as u64)
@@ -94,7 +98,12 @@ macro_rules! strings {
 pub(super) fn btree(job: &Job) -> Spent {
     let entries = share(job.amount, job.threads);
     let meter = Meter::process();
-    on_threads(job.threads, &|_| drop(strings!(BTreeMap::new(), entries)));
+    let built = Barrier::new(job.threads);
+    on_threads(job.threads, &|_| {
+        let map = strings!(BTreeMap::new(), entries);
+        built.wait();
+        drop(map);
+    });
     meter.stop(entries * job.threads as u64)
 }
 
@@ -102,7 +111,12 @@ pub(super) fn btree(job: &Job) -> Spent {
 pub(super) fn hash(job: &Job) -> Spent {
     let entries = share(job.amount, job.threads);
     let meter = Meter::process();
-    on_threads(job.threads, &|_| drop(strings!(HashMap::new(), entries)));
+    let built = Barrier::new(job.threads);
+    on_threads(job.threads, &|_| {
+        let map = strings!(HashMap::new(), entries);
+        built.wait();
+        drop(map);
+    });
     meter.stop(entries * job.threads as u64)
 }
 

@@ -1,73 +1,78 @@
 //! Group 10: sizes that drift while about as many bytes stay live: fragmentation.
+//!
+//! Time is counted in turnovers: one is as many bytes allocated and freed as are live. A program
+//! that replaces its 128 MiB once a second makes 600 in ten minutes, and so does this one, only
+//! faster; what returns memory by the clock has less time for it here than it would have there.
 
 use super::{Job, block::Block};
-use crate::meter::{Meter, Resident, Spent};
+use crate::{
+    meter::{Meter, Resident, Spent},
+    record::record,
+};
 
 /// Bytes live.
 const LIVE: usize = 128 << 20;
 /// Points of the curve.
 const POINTS: u64 = 200;
-/// Times the sizes go up and down again.
-const CYCLES: f64 = 4.0;
+/// Turnovers in which the sizes go up and down again.
+const CYCLE: f64 = 300.0;
 /// The binary logarithms between which the smallest size moves; the largest is four times it.
-const SMALLEST: [f64; 2] = [5.0, 13.0];
+const SMALLEST: [f64; 2] = [8.0, 13.0];
 
-/// Replaces random blocks by blocks whose sizes drift from 32..128 B to 8..32 KiB and back, four
-/// times, while 128 MiB stay live; every page is written to. Prints what is resident beside what
-/// is live as it goes. An operation is a block, allocated and freed.
+/// Replaces random blocks by blocks whose sizes drift from 256..1024 B to 8..32 KiB and back; every
+/// page is written to. Prints what is resident beside what is live as it goes. The amount is in
+/// turnovers; an operation is a block, allocated and freed.
 pub(super) fn drift(job: &Job) -> Spent {
     let mut random = fastrand::Rng::with_seed(10);
-    // As many as there are while the blocks are smallest, and some.
-    let mut blocks: Vec<Block> = Vec::with_capacity(LIVE >> 5);
+    // As many as there are while the blocks are smallest.
+    let mut blocks: Vec<Block> = Vec::with_capacity(LIVE >> 8);
     let (mut live, mut most) = (0, 0);
+    let (mut ops, mut allocated) = (0, 0);
+    let mut points = 0;
+    let until = job.amount as usize * LIVE;
     let meter = Meter::process();
-    for op in 0..job.amount {
-        let phase = op as f64 / job.amount as f64 * CYCLES * std::f64::consts::TAU;
-        let [low, high] = SMALLEST;
-        let smallest = low + (high - low) * (1.0 - phase.cos()) / 2.0;
-        let size = (smallest + 2.0 * random.f64()).exp2() as usize;
+    while allocated < until {
+        let size = size(allocated as f64 / LIVE as f64, &mut random);
         while live + size > LIVE {
             let victim = random.usize(..blocks.len());
             live -= blocks.swap_remove(victim).size();
         }
-        let mut block = Block::new(size, op as u32);
+        let mut block = Block::new(size, ops as u32);
         block.touch();
         live += size;
+        ops += 1;
+        allocated += size;
         blocks.push(block);
         most = most.max(blocks.len());
-        if (op + 1) % (job.amount / POINTS).max(1) == 0 {
+        if allocated as u64 * POINTS / until as u64 > points {
+            points += 1;
             // The table is live, too, as far as it was ever written to.
             let live = (live + most * size_of::<Block>()) as u64 >> 10;
-            println!("{}", Point { ops: op + 1, live, rss: Resident::read().now });
+            let allocated = allocated as u64 >> 20;
+            println!("{}", Point { allocated, live, rss: Resident::read().now });
         }
     }
     drop(blocks);
-    meter.stop(job.amount)
+    meter.stop(ops)
 }
 
-/// A moment of the run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Point {
-    /// Operations so far.
-    pub ops: u64,
-    /// KiB that the program holds.
-    pub live: u64,
-    /// KiB that are resident.
-    pub rss: u64,
+/// A size after so many turnovers: up and down again at constant speed, every doubling alike.
+fn size(turnovers: f64, random: &mut fastrand::Rng) -> usize {
+    let [low, high] = SMALLEST;
+    let up_and_down = 1.0 - (1.0 - 2.0 * (turnovers / CYCLE).fract()).abs();
+    let smallest = low + (high - low) * up_and_down;
+    (smallest + 2.0 * random.f64()).exp2() as usize
 }
 
-impl std::fmt::Display for Point {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "point ops={} live={} rss={}", self.ops, self.live, self.rss)
-    }
-}
-
-impl Point {
-    /// Reads the line that `Display` writes.
-    pub fn parse(line: &str) -> Option<Self> {
-        let mut words = line.strip_prefix("point ")?.split_whitespace();
-        let mut value = |key: &str| words.next()?.strip_prefix(key)?.parse().ok();
-        Some(Self { ops: value("ops=")?, live: value("live=")?, rss: value("rss=")? })
+record! {
+    /// A moment of the run.
+    "point" Point {
+        /// MiB allocated so far.
+        allocated,
+        /// KiB that the program holds.
+        live,
+        /// KiB that are resident.
+        rss,
     }
 }
 
@@ -76,9 +81,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn points_are_parsed_as_printed() {
-        let point = Point { ops: 1, live: 2, rss: 3 };
-        assert_eq!(Point::parse(&point.to_string()), Some(point));
-        assert_eq!(Point::parse("ops=1"), None);
+    fn sizes_go_up_and_down() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut range = |turnovers| {
+            let sizes: Vec<_> = (0..1000).map(|_| size(turnovers, &mut random)).collect();
+            (*sizes.iter().min().unwrap(), *sizes.iter().max().unwrap())
+        };
+        let small = |(least, most)| (256..280).contains(&least) && (950..=1024).contains(&most);
+        assert!(small(range(0.0)) && small(range(300.0)));
+        let (least, most) = range(450.0);
+        assert!((8192..9000).contains(&least) && (30_000..=32_768).contains(&most));
     }
 }

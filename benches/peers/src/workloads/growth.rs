@@ -1,5 +1,7 @@
 //! Group 6: what grows: vectors, strings, chains of reallocations.
 
+use std::sync::Barrier;
+
 use super::{
     Job,
     block::log_uniform,
@@ -7,10 +9,12 @@ use super::{
 };
 use crate::meter::{Meter, Spent};
 
-/// A vector of words per thread, grown by pushes. An operation is a push.
+/// A vector of words per thread, grown by pushes, dropped when all have grown. An operation is a
+/// push.
 pub(super) fn push(job: &Job) -> Spent {
     let pushes = share(job.amount, job.threads);
     let meter = Meter::process();
+    let grown = Barrier::new(job.threads);
     on_threads(job.threads, &|_| {
         let mut words = Vec::new();
         for n in 0..pushes {
@@ -19,6 +23,7 @@ pub(super) fn push(job: &Job) -> Spent {
         // One in every page.
         assert!(words.iter().zip(0..).step_by(512).all(|(&w, n)| w == n), "a word has changed");
         assert_eq!(words.len() as u64, pushes);
+        grown.wait();
     });
     meter.stop(pushes * job.threads as u64)
 }

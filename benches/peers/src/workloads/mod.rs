@@ -24,6 +24,21 @@ mod threads;
 pub use drift::Point;
 pub use table::WORKLOADS;
 
+/// What the groups are about, by number.
+pub static GROUPS: [&str; 11] = [
+    "live heap",
+    "short loops",
+    "from thread to thread",
+    "server churn",
+    "mixed sizes",
+    "collections",
+    "growth",
+    "large blocks",
+    "short threads",
+    "real programs",
+    "drifting sizes",
+];
+
 /// The loops on the global allocator.
 #[path = "."]
 mod full {
@@ -71,12 +86,18 @@ pub struct Workload {
     pub about: &'static str,
     /// The numbers of threads it is measured on: a row of the tables each.
     pub threads: &'static [usize],
+    /// More numbers of threads, for the chart of cost against threads.
+    pub sweep: &'static [usize],
     /// What it does.
     pub work: Work,
     /// Whether callgrind's count means something for one thread.
     pub countable: bool,
     /// Takes seconds: run less often than the others.
     pub heavy: bool,
+    /// About memory: run with one of the profiles only, and once.
+    pub once: bool,
+    /// Needs so many GiB to itself, if any number worth mentioning.
+    pub gib: u64,
     /// The most instructions per operation, harness subtracted, that Spandrel may take with fat
     /// LTO.
     pub instruction_bar: Option<f64>,
@@ -129,7 +150,8 @@ impl Row {
     /// All of them, in the order of the reports.
     pub fn all() -> impl Iterator<Item = Self> {
         let rows = |workload: &'static Workload| {
-            workload.threads.iter().map(move |&threads| Self { workload, threads })
+            let (threads, sweep) = (workload.threads.iter(), workload.sweep.iter());
+            threads.chain(sweep).map(move |&threads| Self { workload, threads })
         };
         WORKLOADS.iter().flat_map(rows)
     }
@@ -137,6 +159,11 @@ impl Row {
     /// The row of that name: `mixed/t2`. Of a workload's name alone, the one on a single thread.
     pub fn find(name: &str) -> Option<Self> {
         Self::all().find(|r| r.name() == name || r.threads == 1 && r.workload.name == name)
+    }
+
+    /// Whether it is there for a chart, and in no table and no mean.
+    pub fn is_charted_only(&self) -> bool {
+        self.workload.group == 0 || self.workload.sweep.contains(&self.threads)
     }
 
     /// The name in the tables.

@@ -28,9 +28,12 @@ const fn pairs(
         group: 1,
         about,
         threads: ALL,
+        sweep: &[],
         work: Work::Loop { pairs_per_round, full, empty },
         countable: true,
         heavy: false,
+        once: false,
+        gib: 0,
         instruction_bar: None,
     }
 }
@@ -48,9 +51,12 @@ const fn job(
         group,
         about,
         threads,
+        sweep: &[],
         work: Work::Job { run, amount, quick, small },
         countable: threads[0] == 1,
         heavy: false,
+        once: false,
+        gib: 0,
         instruction_bar: None,
     }
 }
@@ -62,6 +68,19 @@ impl Workload {
 
     const fn heavy(self) -> Self {
         Self { heavy: true, ..self }
+    }
+
+    /// With the numbers of threads between, for the chart of cost against threads.
+    const fn swept(self) -> Self {
+        Self { sweep: &[4, 8], ..self }
+    }
+
+    const fn once(self) -> Self {
+        Self { once: true, ..self }
+    }
+
+    const fn needs_gib(self, gib: u64) -> Self {
+        Self { gib, ..self }
     }
 
     const fn uncountable(self) -> Self {
@@ -96,6 +115,7 @@ pub static WORKLOADS: &[Workload] = &[
         full::fifo1000,
         empty::fifo1000,
     )
+    .swept()
     .at_most(34.0),
     pairs(
         "random1k",
@@ -118,7 +138,8 @@ pub static WORKLOADS: &[Workload] = &[
         inputs::ORDER.len() as u64,
         full::shuffled_touched,
         empty::shuffled_touched,
-    ),
+    )
+    .swept(),
     job(
         1,
         "shuffled-256m",
@@ -151,15 +172,17 @@ pub static WORKLOADS: &[Workload] = &[
         ALL,
         larson::churn,
         [2 * M, 500 * K, 20 * K],
-    ),
+    )
+    .swept(),
     job(
         4,
         "mixed",
         "16 B..64 KiB, random lifetimes, a quarter freed by another thread",
         ALL,
         mixed::replace,
-        [600 * K, 200 * K, 8 * K],
-    ),
+        [800 * K, 200 * K, 8 * K],
+    )
+    .swept(),
     job(
         5,
         "tree",
@@ -193,7 +216,8 @@ pub static WORKLOADS: &[Workload] = &[
         ALL,
         collections::hash,
         [300 * K, 100 * K, 2 * K],
-    ),
+    )
+    .swept(),
     job(
         5,
         "hash-handoff",
@@ -227,7 +251,8 @@ pub static WORKLOADS: &[Workload] = &[
         ALL,
         growth::chains,
         [100 * K, 30 * K, K],
-    ),
+    )
+    .swept(),
     job(
         7,
         "large",
@@ -289,18 +314,18 @@ pub static WORKLOADS: &[Workload] = &[
         "tokio: requests and answers in JSON over the loopback",
         ALL,
         programs::service::service,
-        [1000, 250, 32],
+        [4000, 1000, 32],
     )
     .uncountable(),
     job(
         10,
         "drift",
-        "sizes drift from 32 B to 32 KiB and back, 128 MiB live: fragmentation",
+        "sizes drift from 256 B to 32 KiB and back, 128 MiB live: fragmentation",
         ONE,
         drift::drift,
-        [24 * M, 4 * M, 10 * K],
+        [600, 75, 1],
     )
-    .heavy()
+    .once()
     .uncountable(),
     job(
         0,
@@ -312,7 +337,7 @@ pub static WORKLOADS: &[Workload] = &[
     ),
     job(0, "heap-100m", "the same, 100 MiB", ONE, heap::heap_100m, HEAP),
     job(0, "heap-1g", "the same, 1 GiB", ONE, heap::heap_1g, HEAP).heavy(),
-    job(0, "heap-8g", "the same, 8 GiB", ONE, heap::heap_8g, HEAP).heavy(),
+    job(0, "heap-8g", "the same, 8 GiB", ONE, heap::heap_8g, HEAP).once().needs_gib(10),
 ];
 
 const HEAP: [u64; 3] = [2 * M, 500 * K, 10 * K];

@@ -1,16 +1,20 @@
 //! Threads that share a job.
 
-use std::thread;
+use std::{sync::Barrier, thread};
 
-/// Runs `work` on so many threads at once, this one among them where there is only one, and hands
-/// each its number.
+/// Runs `work` on so many threads at once, or on this one where one is wanted, and hands each its
+/// number. None begins before all are there.
 pub(super) fn on_threads(threads: usize, work: &(dyn Fn(usize) + Sync)) {
     if threads == 1 {
         return work(0);
     }
+    let all = &Barrier::new(threads);
     thread::scope(|scope| {
         for number in 0..threads {
-            scope.spawn(move || work(number));
+            scope.spawn(move || {
+                all.wait();
+                work(number);
+            });
         }
     });
 }

@@ -1,0 +1,256 @@
+//! The report as Markdown: `README.md` beside the figures, and `table.md`, which the project's own
+//! README shows.
+
+use std::{fmt::Write as _, fs, path::Path};
+
+use anyhow::{Context, Result};
+use peers::workloads::{GROUPS, Row};
+
+use crate::{
+    allocators::ALLOCATORS,
+    analysis::{self, Cell, Line, Versus},
+    profile::Profile,
+    results::Results,
+    sample::{FloorCost, Moment},
+    table::{three_digits, verdicts},
+};
+
+/// Writes both files.
+pub fn write(out: &Path, results: &Results, charts: &[String]) -> Result<()> {
+    for (name, text) in [("README.md", report(results, charts)), ("table.md", summary(results))] {
+        let path = out.join(name);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// A line per group, then every row that loses.
+fn summary(results: &Results) -> String {
+    let mut text = String::new();
+    let profiles = results.profiles();
+    let heads: Vec<String> = profiles
+        .iter()
+        .flat_map(|p| {
+            ["time", "worst row", "peak RSS", "worst row"].map(|w| format!("{w}, {}", p.title()))
+        })
+        .collect();
+    row(&mut text, "group", &heads);
+    rule(&mut text, heads.len());
+    for (number, name) in (1..).zip(&GROUPS[1..]) {
+        let in_group =
+            |line: &&Line| Row::find(&line.row).is_some_and(|r| r.workload.group == number);
+        let cells = profiles.iter().flat_map(|&p| {
+            let lines = || results.table_lines(p).filter(in_group);
+            standing(lines(), |l| l.time.as_ref())
+                .into_iter()
+                .chain(standing(lines(), |l| l.peak.as_ref()))
+        });
+        let cells: Vec<String> = cells.collect();
+        if cells.iter().any(|c| !c.is_empty()) {
+            row(&mut text, &format!("{number}. {name}"), &cells);
+        }
+    }
+    let all = profiles.iter().flat_map(|&p| {
+        let lines = || results.table_lines(p);
+        standing(lines(), |l| l.time.as_ref())
+            .into_iter()
+            .chain(standing(lines(), |l| l.peak.as_ref()))
+    });
+    row(&mut text, "**all**", &all.collect::<Vec<_>>());
+    for &profile in &profiles {
+        let goals = [("time", profile.time_goal()[1]), ("peak RSS", Profile::PEAK_GOAL[1])];
+        let ratios: [fn(&Line) -> Option<&Versus>; 2] = [|l| l.time.as_ref(), |l| l.peak.as_ref()];
+        for ((what, goal), ratio) in goals.into_iter().zip(ratios) {
+            let losing = results.table_lines(profile).filter_map(|l| Some((l, ratio(l)?)));
+            let mut losing: Vec<_> = losing.filter(|(_, v)| v.ratio > goal).collect();
+            losing.sort_by(|a, b| b.1.ratio.total_cmp(&a.1.ratio));
+            let rows =
+                losing.iter().map(|(l, v)| format!("`{}` {:.2} ({})", l.row, v.ratio, v.best));
+            let rows: Vec<String> = rows.collect();
+            let rows = if rows.is_empty() { "none".to_owned() } else { rows.join(", ") };
+            let title = profile.title();
+            let _ = write!(text, "\nRows over the goal of {goal:.2} in {what}, {title}: {rows}.\n");
+        }
+    }
+    text
+}
+
+fn standing<'a>(
+    lines: impl Iterator<Item = &'a Line>,
+    ratio: fn(&Line) -> Option<&Versus>,
+) -> [String; 2] {
+    analysis::standing(lines, ratio).map_or_else(Default::default, |s| {
+        [format!("{:.2}", s.mean), format!("`{}` {:.2}", s.worst.0, s.worst.1)]
+    })
+}
+
+/// Everything: how it ran, where Spandrel stands, the charts, the tables.
+fn report(results: &Results, charts: &[String]) -> String {
+    let mut text = String::from(
+        "# Spandrel and its peers: what was measured\n\nWritten by the command below; the figures of \
+         every single run are in `samples.csv`.\n\n```text\n",
+    );
+    text += results.about.trim_end();
+    text += "\n```\n\n";
+    for verdict in verdicts(results) {
+        let _ = writeln!(text, "- {verdict}");
+    }
+    text.push('\n');
+    text += &summary(results);
+    for chart in charts {
+        let _ = write!(text, "\n![{}]({chart})\n", chart.trim_end_matches(".svg"));
+    }
+    for profile in results.profiles() {
+        let lines: Vec<&Line> = results.table_lines(profile).collect();
+        let title = profile.title();
+        let _ = write!(
+            text,
+            "\n## Time, {title}\n\nNanoseconds of processor time per operation, ± half the interquartile range; ratio: Spandrel over the best other.\n\n"
+        );
+        lines_table(
+            &mut text,
+            &lines,
+            |l| l.time.as_ref(),
+            |c| format!("{} ±{:.0}%", three_digits(c.time.median), c.time.spread_percent),
+        );
+        let _ = write!(
+            text,
+            "\n## Memory, {title}\n\nMiB resident at most (after everything was freed); ratio of the peaks.\n\n"
+        );
+        lines_table(
+            &mut text,
+            &lines,
+            |l| l.peak.as_ref(),
+            |c| {
+                let mib = |kib: f64| three_digits(kib / 1024.0);
+                format!("{} ({})", mib(c.peak.median), mib(c.after.median))
+            },
+        );
+    }
+    counted(&mut text, results);
+    floors(&mut text, results);
+    costs(&mut text, results);
+    fragmentation(&mut text, &results.moments);
+    workloads(&mut text);
+    text
+}
+
+fn lines_table(
+    text: &mut String,
+    lines: &[&Line],
+    ratio: fn(&Line) -> Option<&Versus>,
+    cell: impl Fn(&Cell) -> String,
+) {
+    let names: Vec<&str> = ALLOCATORS.iter().map(|a| a.name).collect();
+    let heads: Vec<String> =
+        names.iter().copied().chain(["best other", "ratio"]).map(str::to_owned).collect();
+    row(text, "row", &heads);
+    rule(text, heads.len());
+    for line in lines {
+        let of = |name: &&str| line.cells.iter().find(|c| c.allocator == *name).map(&cell);
+        let mut cells: Vec<String> = names.iter().map(|n| of(n).unwrap_or_default()).collect();
+        cells.extend(ratio(line).map_or_else(Default::default, |v| {
+            let ratio = format!("{:.2}", v.ratio);
+            [v.best.to_owned(), if v.ratio > 1.0 { format!("**{ratio}**") } else { ratio }]
+        }));
+        row(text, &line.row, &cells);
+    }
+}
+
+fn counted(text: &mut String, results: &Results) {
+    let mut rows: Vec<(Profile, &str)> = Vec::new();
+    for counted in &results.counted {
+        if !rows.contains(&(counted.profile, &*counted.row)) {
+            rows.push((counted.profile, &counted.row));
+        }
+    }
+    if rows.is_empty() {
+        return;
+    }
+    *text += "\n## Instructions\n\nPer operation, by callgrind, one thread; of the short loops the harness is subtracted. Empty: dies under valgrind.\n\n";
+    let mut heads = vec!["build".to_owned()];
+    heads.extend(ALLOCATORS.iter().map(|a| a.name.to_owned()));
+    row(text, "row", &heads);
+    rule(text, heads.len());
+    for (profile, name) in rows {
+        let of = |allocator: &str| {
+            let is = |c: &&crate::results::Counted| {
+                c.profile == profile && c.row == name && c.allocator == allocator
+            };
+            results.counted.iter().find(is).and_then(|c| c.instructions)
+        };
+        let mut cells = vec![profile.title().to_owned()];
+        cells.extend(
+            ALLOCATORS.iter().map(|a| of(a.name).map_or_else(String::new, |n| format!("{n:.1}"))),
+        );
+        row(text, name, &cells);
+    }
+}
+
+fn floors(text: &mut String, results: &Results) {
+    if results.depths.is_empty() {
+        return;
+    }
+    *text += "\n## How far calls go\n\nOf 1000 calls to the allocator, so many of Spandrel's go further than each floor.\n\n";
+    let heads =
+        ["calls", "thread cache", "transfer cache", "spans", "page heap"].map(str::to_owned);
+    row(text, "row", &heads);
+    rule(text, heads.len());
+    for depth in &results.depths {
+        let mut cells = vec![depth.calls.to_string()];
+        cells.extend(depth.rates().map(|rate| format!("{:.4}", 1000.0 * rate)));
+        row(text, &depth.row, &cells);
+    }
+}
+
+fn costs(text: &mut String, results: &Results) {
+    if results.costs.is_empty() {
+        return;
+    }
+    *text += "\n## What a step on each floor costs\n\nThere and back, nanoseconds of processor time.\n\n";
+    row(text, "floor", &["step", "build", "ns"].map(str::to_owned));
+    rule(text, 3);
+    for FloorCost { floor, step, ns, profile } in &results.costs {
+        row(text, floor, &[step.clone(), profile.title().to_owned(), three_digits(*ns)]);
+    }
+}
+
+fn fragmentation(text: &mut String, moments: &[Moment]) {
+    if moments.is_empty() {
+        return;
+    }
+    *text += "\n## Fragmentation\n\nResident over live memory while sizes drift.\n\n";
+    row(
+        text,
+        "allocator",
+        &["highest", "at the end", "mean of the last quarter"].map(str::to_owned),
+    );
+    rule(text, 3);
+    for allocator in ALLOCATORS.iter().map(|a| a.name) {
+        let ratio = |m: &Moment| m.rss_kib as f64 / m.live_kib as f64;
+        let ratios: Vec<f64> =
+            moments.iter().filter(|m| m.allocator == allocator).map(ratio).collect();
+        let Some(last) = ratios.last() else { continue };
+        let highest = ratios.iter().copied().fold(0.0, f64::max);
+        let quarter = &ratios[ratios.len() - ratios.len().div_ceil(4)..];
+        let mean = quarter.iter().sum::<f64>() / quarter.len() as f64;
+        row(text, allocator, &[highest, *last, mean].map(|r| format!("{r:.2}")));
+    }
+}
+
+fn workloads(text: &mut String) {
+    *text += "\n## The rows\n\n| workload | group | what |\n|---|---|---|\n";
+    for workload in peers::workloads::WORKLOADS {
+        let group = GROUPS[usize::from(workload.group)];
+        let _ = writeln!(text, "| {} | {} | {} |", workload.name, group, workload.about);
+    }
+    *text += "\n`/t2` is on two threads. Peaks and remainders are of the whole process.\n";
+}
+
+fn row(text: &mut String, first: &str, cells: &[String]) {
+    let _ = writeln!(text, "| {first} | {} |", cells.join(" | "));
+}
+
+fn rule(text: &mut String, columns: usize) {
+    let _ = writeln!(text, "|---|{}", "--:|".repeat(columns));
+}
