@@ -1,4 +1,4 @@
-//! What a step on each of Spandrel's floors costs: there and back, in nanoseconds of processor time.
+//! What a step on each of Spandrel's floors costs in processor time, there and back.
 //!
 //! `w-spandrel costs` prints one line per floor. The floors stand on the real system in a building
 //! of their own, so that the process's own allocations do not disturb them. `cargo bench --bench

@@ -6,9 +6,9 @@
 //! w-spandrel tree/t2 full  amount 10000000
 //! ```
 //!
-//! prints `outcome ops=5000000 cpu=4400123 ...`, after lines that some workloads and some allocators
-//! have to add. It is parsed by hand: the workers stay as thin as a program can be, so that nothing else in the
-//! process shapes the heap.
+//! prints `outcome ops=5000000 cpu=4400123 ...`, after lines that some workloads and some
+//! allocators have to add. It is parsed by hand: the workers stay as thin as a program can be, so
+//! that nothing else in the process shapes the heap.
 
 use std::{process::ExitCode, time::Duration};
 

@@ -23,15 +23,15 @@ pub struct Arguments {
     only: Vec<Choice>,
 
     /// Groups of workloads to run
-    #[arg(long, value_name = "GROUP", num_args = 1.., value_parser = clap::value_parser!(u8).range(0..=10))]
+    #[arg(long, value_name = "GROUP", num_args = 1.., value_parser = group())]
     groups: Vec<u8>,
 
     /// Which builds to measure [default: both; with --check: fat]
     #[arg(long, value_enum)]
     profile: Option<Profiles>,
 
-    /// Rounds, in each of which every allocator runs once [default: 5, with --quick 2]; rows that take
-    /// seconds run in at most three of them
+    /// Rounds, in each of which every allocator runs once [default: 5, with --quick 2];
+    /// rows that take seconds run in at most three of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     repeat: Option<u32>,
 
@@ -53,12 +53,20 @@ pub struct Arguments {
     check: bool,
 
     /// Run nothing: report again what a former run left in the directory of --out
-    #[arg(long, conflicts_with_all = ["instructions", "check", "quick", "repeat", "millis", "only", "groups"])]
+    #[arg(long, conflicts_with_all = RUNNING)]
     render: bool,
 
     /// Write the figures to this directory
-    #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/peers"))]
+    #[arg(long, value_name = "DIR", default_value = OUT)]
     out: PathBuf,
+}
+
+/// What makes no sense where nothing runs.
+const RUNNING: [&str; 7] = ["instructions", "check", "quick", "repeat", "millis", "only", "groups"];
+const OUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/peers");
+
+fn group() -> clap::builder::RangedI64ValueParser<u8> {
+    clap::value_parser!(u8).range(0..=10)
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

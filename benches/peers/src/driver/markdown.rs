@@ -87,8 +87,8 @@ fn standing<'a>(
 /// Everything: how it ran, where Spandrel stands, the charts, the tables.
 fn report(results: &Results, charts: &[String]) -> String {
     let mut text = String::from(
-        "# Spandrel and its peers: what was measured\n\nWritten by the command below; the figures of \
-         every single run are in `samples.csv`.\n\n```text\n",
+        "# Spandrel and its peers: what was measured\n\nWritten by the command below; the figures \
+         of every single run are in `samples.csv`.\n\n```text\n",
     );
     text += results.about.trim_end();
     text += "\n```\n\n";
@@ -103,9 +103,11 @@ fn report(results: &Results, charts: &[String]) -> String {
     for profile in results.profiles() {
         let lines: Vec<&Line> = results.table_lines(profile).collect();
         let title = profile.title();
-        let _ = write!(
-            text,
-            "\n## Time, {title}\n\nNanoseconds of processor time per operation, ± half the interquartile range; ratio: Spandrel over the best other.\n\n"
+        heading(
+            &mut text,
+            &format!("Time, {title}"),
+            "Nanoseconds of processor time per operation, ± half the interquartile range; ratio: \
+             Spandrel over the best other.",
         );
         lines_table(
             &mut text,
@@ -113,9 +115,10 @@ fn report(results: &Results, charts: &[String]) -> String {
             |l| l.time.as_ref(),
             |c| format!("{} ±{:.0}%", three_digits(c.time.median), c.time.spread_percent),
         );
-        let _ = write!(
-            text,
-            "\n## Memory, {title}\n\nMiB resident at most (after everything was freed); ratio of the peaks.\n\n"
+        heading(
+            &mut text,
+            &format!("Memory, {title}"),
+            "MiB resident at most (after everything was freed); ratio of the peaks.",
         );
         lines_table(
             &mut text,
@@ -167,7 +170,12 @@ fn counted(text: &mut String, results: &Results) {
     if rows.is_empty() {
         return;
     }
-    *text += "\n## Instructions\n\nPer operation, by callgrind, one thread; of the short loops the harness is subtracted. Empty: dies under valgrind.\n\n";
+    heading(
+        text,
+        "Instructions",
+        "Per operation, by callgrind, one thread; of the short loops the harness is \
+         subtracted. Empty: dies under valgrind.",
+    );
     let mut heads = vec!["build".to_owned()];
     heads.extend(ALLOCATORS.iter().map(|a| a.name.to_owned()));
     row(text, "row", &heads);
@@ -191,7 +199,12 @@ fn floors(text: &mut String, results: &Results) {
     if results.depths.is_empty() {
         return;
     }
-    *text += "\n## How far calls go\n\nOf 1000 calls to the allocator, so many of Spandrel's go further than each floor.\n\n";
+    heading(
+        text,
+        "How far calls go",
+        "Of 1000 calls to the allocator, so many of Spandrel's go further than each \
+         floor.",
+    );
     let heads =
         ["calls", "thread cache", "transfer cache", "spans", "page heap"].map(str::to_owned);
     row(text, "row", &heads);
@@ -207,7 +220,11 @@ fn costs(text: &mut String, results: &Results) {
     if results.costs.is_empty() {
         return;
     }
-    *text += "\n## What a step on each floor costs\n\nThere and back, nanoseconds of processor time.\n\n";
+    heading(
+        text,
+        "What a step on each floor costs",
+        "There and back, nanoseconds of processor time.",
+    );
     row(text, "floor", &["step", "build", "ns"].map(str::to_owned));
     rule(text, 3);
     for FloorCost { floor, step, ns, profile } in &results.costs {
@@ -219,7 +236,7 @@ fn fragmentation(text: &mut String, moments: &[Moment]) {
     if moments.is_empty() {
         return;
     }
-    *text += "\n## Fragmentation\n\nResident over live memory while sizes drift.\n\n";
+    heading(text, "Fragmentation", "Resident over live memory while sizes drift.");
     row(
         text,
         "allocator",
@@ -239,12 +256,20 @@ fn fragmentation(text: &mut String, moments: &[Moment]) {
 }
 
 fn workloads(text: &mut String) {
-    *text += "\n## The rows\n\n| workload | group | what |\n|---|---|---|\n";
+    heading(
+        text,
+        "The rows",
+        "`/t2` is on two threads. Peaks and remainders are of the whole process.",
+    );
+    *text += "| workload | group | what |\n|---|---|---|\n";
     for workload in peers::workloads::WORKLOADS {
         let group = GROUPS[usize::from(workload.group)];
         let _ = writeln!(text, "| {} | {} | {} |", workload.name, group, workload.about);
     }
-    *text += "\n`/t2` is on two threads. Peaks and remainders are of the whole process.\n";
+}
+
+fn heading(text: &mut String, title: &str, about: &str) {
+    let _ = write!(text, "\n## {title}\n\n{about}\n\n");
 }
 
 fn row(text: &mut String, first: &str, cells: &[String]) {
@@ -253,4 +278,32 @@ fn row(text: &mut String, first: &str, cells: &[String]) {
 
 fn rule(text: &mut String, columns: usize) {
     let _ = writeln!(text, "|---|{}", "--:|".repeat(columns));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sample::{Sample, tests::sample};
+
+    #[test]
+    fn the_report_names_winners_and_losers() {
+        let samples =
+            [("same/t1", 5, 100), ("mixed/t2", 30, 300)].iter().flat_map(|&(row, ns, kib)| {
+                [sample(row, "spandrel", 0, ns, kib), sample(row, "system", 0, 10, 200)]
+            });
+        let samples: Vec<Sample> = samples.collect();
+        let results = Results { lines: analysis::lines(&samples), ..Results::default() };
+        let text = report(&results, &["time-fat.svg".to_owned()]);
+        for expected in [
+            "| 1. short loops | 0.50 | `same/t1` 0.50 | 0.50 | `same/t1` 0.50 |",
+            "| **all** | 1.22 | `mixed/t2` 3.00 | 0.87 | `mixed/t2` 1.50 |",
+            "Rows over the goal of 1.05 in time, fat LTO: `mixed/t2` 3.00 (system).",
+            "Rows over the goal of 1.25 in peak RSS, fat LTO: `mixed/t2` 1.50 (system).",
+            "![time-fat](time-fat.svg)",
+            "| same/t1 | 5.00 ±0% |  |  |  |  | 10.0 ±0% | system | 0.50 |",
+            "| mixed/t2 | 30.0 ±0% |  |  |  |  | 10.0 ±0% | system | **3.00** |",
+        ] {
+            assert!(text.contains(expected), "{expected} is not in\n{text}");
+        }
+    }
 }

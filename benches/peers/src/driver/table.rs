@@ -108,7 +108,8 @@ pub fn verdicts(results: &Results) -> Vec<String> {
 fn verdict(what: &str, standing: &Standing, [mean_goal, worst_goal]: [f64; 2]) -> String {
     let Standing { mean, worst: (row, worst), rows } = standing;
     format!(
-        "{what}, spandrel / best other: geometric mean of {rows} rows {mean:.3} (goal {mean_goal:.2}), \
+        "{what}, spandrel / best other: geometric mean of {rows} rows {mean:.3} (goal \
+         {mean_goal:.2}), \
          worst {row} {worst:.2} (goal {worst_goal:.2})"
     )
 }

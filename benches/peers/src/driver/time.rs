@@ -47,8 +47,8 @@ struct Line {
     rounds: u32,
 }
 
-/// Runs everything the plan names, and writes down what comes of it, round by round. That Spandrel or the system's allocator fails is an error;
-/// another's death is noted, and the rest goes on.
+/// Runs everything the plan names, and writes down what comes of it, round by round. That Spandrel
+/// or the system's allocator fails is an error; another's death is noted, and the rest goes on.
 pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
     let mut measured = Measured::default();
     let lines = lines(plan, &mut measured.deaths);

@@ -76,7 +76,8 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a u32 is no overflow")
 }
 
-/// A size from 2^`from` to 2^`to` bytes: every doubling equally likely, and evenly distributed within.
+/// A size from 2^`from` to 2^`to` bytes: every doubling equally likely, and evenly distributed
+/// within.
 pub(super) fn log_uniform(random: &mut fastrand::Rng, from: u32, to: u32) -> usize {
     let least = 1_u64 << random.u32(from..to);
     (least + (random.u64(..) & (least - 1))) as usize

@@ -1,5 +1,5 @@
-//! Group 5: collections, built and dropped. None is dropped before all are built, so that the peak of
-//! memory does not depend on who runs when.
+//! Group 5: collections, built and dropped. None is dropped before all are built, so that the peak
+//! of memory does not depend on who runs when.
 
 use std::{
     collections::{BTreeMap, HashMap},

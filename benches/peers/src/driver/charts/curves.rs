@@ -108,7 +108,8 @@ pub fn fragmentation(area: &Area<'_>, moments: &[Moment]) -> Result<()> {
     head(
         area,
         "Fragmentation: resident memory while sizes drift",
-        "128 MiB of blocks of 256 B..1 KiB drift to 8..32 KiB and back; black: what the program holds",
+        "128 MiB of blocks of 256 B..1 KiB drift to 8..32 KiB and back; black: what the program \
+         holds",
         &names,
     )?;
     let most = moments.iter().map(gib).fold(0.0, f64::max);

@@ -67,7 +67,8 @@ fn ratios(
     Dots::new(
         rows.collect(),
         title,
-        "median over the median of the best of the others on that row: 1 is the best of the others, \
+        "median over the median of the best of the others on that row: 1 is the best of the \
+         others, \
          left of it is better"
             .to_owned(),
         "times the best of the others",
