@@ -8,8 +8,8 @@ use std::{
 use super::Job;
 use crate::meter::{Meter, Spent};
 
-/// Objects replaced at a time.
-const RUN: usize = 256;
+/// Objects replaced at a time: 10 MiB, more than any cache keeps.
+const RUN: usize = 10 << 10;
 /// What is on the heap.
 const OBJECT: Layout = Layout::new::<[u64; 128]>();
 
@@ -34,7 +34,7 @@ pub(super) fn heap_8g(job: &Job) -> Spent {
 }
 
 /// Builds a heap of objects of 1 KiB and replaces runs of them that lie all over it. An operation
-/// is an object freed and another allocated; building, checking and dropping is not counted.
+/// is an object allocated and another freed; building, checking and dropping is not counted.
 ///
 /// The objects' contents are left alone meanwhile: what is measured is the allocator's way about
 /// the heap, and not that of the program through caches and page tables. At the end each object is
@@ -45,21 +45,20 @@ fn replace(job: &Job, live: usize) -> Spent {
     // The order of the table is no longer that of the addresses.
     fastrand::Rng::with_seed(1).shuffle(&mut objects);
 
-    let runs = job.amount.div_ceil(RUN as u64);
-    let mut next = objects.chunks_exact(RUN).count();
     let mut replace_runs = |runs| {
-        for _ in 0..runs {
-            next = (next + 1) % (objects.len() / RUN);
-            let run = &mut objects[next * RUN..][..RUN];
-            // Freed together, allocated together: else each would only be had back at once.
-            for &mut object in &mut *run {
-                // SAFETY: taken by `new`, and replaced below before it is looked at again.
+        let mut fresh = Vec::with_capacity(RUN);
+        for n in 0..runs {
+            fresh.extend((0..RUN).map(|_| new()));
+            let first = n as usize % (objects.len() / RUN) * RUN;
+            objects[first..][..RUN].swap_with_slice(&mut fresh);
+            for object in fresh.drain(..) {
+                // SAFETY: taken by `new`, and in the table no longer.
                 unsafe { dealloc(object.cast().as_ptr(), OBJECT) };
             }
-            run.fill_with(new);
         }
     };
-    replace_runs(64);
+    let runs = job.amount.div_ceil(RUN as u64);
+    replace_runs(runs.min(20));
     let meter = Meter::process();
     replace_runs(runs);
     let spent = meter.stop(runs * RUN as u64);

@@ -234,6 +234,6 @@ mod tests {
 
     #[test]
     fn the_smallest_heap_is_replaced() {
-        assert_eq!(Row::find("heap-10m").unwrap().run(1000).ops, 1024);
+        assert_eq!(Row::find("heap-10m").unwrap().run(20_000).ops, 20_480);
     }
 }

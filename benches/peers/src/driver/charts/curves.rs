@@ -29,6 +29,7 @@ impl Panel<'_> {
         text(area, self.title, (70, 4), 14, INK)?;
         let mut chart = ChartBuilder::on(area)
             .margin_top(26)
+            .margin_left(10)
             .margin_right(20)
             .x_label_area_size(40)
             .y_label_area_size(64)
@@ -235,7 +236,7 @@ pub fn heap(area: &Area<'_>, curves: &[(Series, Points)]) -> Result<()> {
     head(
         area,
         "Cost against the live heap",
-        "objects of 1 KiB replaced all over the heap, 256 at a time, their contents left alone",
+        "objects of 1 KiB replaced all over the heap, 10 MiB at a time, their contents left alone",
         &legend(curves),
     )?;
     let (_, plot) = area.split_vertically(84);
