@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models instructions demo install programs)
+parts=(rules format clippy docs debug release models instructions peers demo install programs)
 
 # valgrind counts the instructions; the rest comes with cargo.
 need() {
@@ -25,6 +25,17 @@ part_models() { ci/models.sh; }
 part_instructions() {
     need valgrind
     cargo run --quiet --release -p peers -- --check
+}
+# Workers, driver, files and charts, from end to end, on as little as will do.
+part_peers() {
+    local out
+    out=$(mktemp -d)
+    cargo run --quiet --release -p peers -- --quick --repeat 1 --profile release \
+        --only spandrel system same/t1 larson/t2 --out "$out" >/dev/null
+    cargo run --quiet --release -p peers -- --render --out "$out" |
+        grep 'geometric mean of 2 rows'
+    test -s "$out/time-release.svg" && test -s "$out/table.md"
+    rm -r "$out"
 }
 part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
 # The command as a user gets it, run from where it was installed, with nothing of this checkout in reach.

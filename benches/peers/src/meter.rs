@@ -49,6 +49,7 @@ impl Meter {
     }
 
     /// Of all threads, those included that have ended.
+    #[cfg(any(feature = "jobs", test))]
     pub(crate) fn process() -> Self {
         Self::start(libc::CLOCK_PROCESS_CPUTIME_ID, libc::RUSAGE_SELF)
     }

@@ -122,8 +122,6 @@ mod tests {
         assert_eq!(outcome.ops, 3000);
         assert_eq!(Outcome::parse(&outcome.to_string()), Some(outcome));
         assert!(run(&["lifo100/t2", "empty", "millis", "1"]).unwrap().ops > 0);
-        let outcome = run(&["tree/t2", "full", "amount", "100"]).unwrap();
-        assert!(outcome.ops == 100 && outcome.peak >= outcome.after);
     }
 
     #[test]
@@ -134,11 +132,18 @@ mod tests {
             (&["same", "half", "amount", "3"], "`half` is neither"),
             (&["same", "full", "years", "3"], "`years` is neither"),
             (&["same", "full", "amount", "0"], "`0` is not a positive"),
-            (&["tree", "empty", "amount", "1"], "`tree` has no empty twin"),
-            (&["tree", "full", "millis", "1"], "`tree` has an amount"),
         ] {
             let message = run(arguments).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
+    }
+    #[cfg(feature = "jobs")]
+    #[test]
+    fn jobs_have_an_amount_and_no_twin() {
+        let outcome = run(&["tree/t2", "full", "amount", "100"]).unwrap();
+        assert!(outcome.ops == 100 && outcome.peak >= outcome.after);
+        let wrong = |twin, unit| run(&["tree", twin, unit, "1"]).unwrap_err();
+        assert!(wrong("empty", "amount").contains("`tree` has no empty twin"));
+        assert!(wrong("full", "millis").contains("`tree` has an amount"));
     }
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
-use peers::workloads::{Row, WORKLOADS};
+use peers::workloads::{Row, workloads};
 
 use crate::{
     allocators::{ALLOCATORS, Allocator},
@@ -96,7 +96,7 @@ fn choice(name: &str) -> Result<Choice, String> {
     }
     if named.is_empty() {
         let allocators: Vec<_> = ALLOCATORS.iter().map(|a| a.name).collect();
-        let workloads: Vec<_> = WORKLOADS.iter().map(|w| w.name).collect();
+        let workloads: Vec<_> = workloads().map(|w| w.name).collect();
         return Err(format!(
             "neither an allocator ({}) nor a workload or a row of one ({})",
             allocators.join(", "),
@@ -107,7 +107,7 @@ fn choice(name: &str) -> Result<Choice, String> {
 }
 
 fn workloads_help() -> String {
-    let lines = WORKLOADS.iter().map(|w| {
+    let lines = workloads().map(|w| {
         let threads: Vec<_> = w.threads.iter().map(|t| format!("t{t}")).collect();
         format!("{:>4}  {:<18}{} ({})\n", w.group, w.name, w.about, threads.join(", "))
     });

@@ -262,7 +262,7 @@ fn workloads(text: &mut String) {
         "`/t2` is on two threads. Peaks and remainders are of the whole process.",
     );
     *text += "| workload | group | what |\n|---|---|---|\n";
-    for workload in peers::workloads::WORKLOADS {
+    for workload in peers::workloads::workloads() {
         let group = GROUPS[usize::from(workload.group)];
         let _ = writeln!(text, "| {} | {} | {} |", workload.name, group, workload.about);
     }

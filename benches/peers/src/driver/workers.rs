@@ -14,7 +14,7 @@ use peers::{
     costs::Costs,
     floors::{Calls, Floors},
     worker::Outcome,
-    workloads::Point,
+    workloads::{Point, Work},
 };
 use serde_json::Value;
 
@@ -167,6 +167,9 @@ fn command(plan: &Plan, profile: Profile) -> Command {
         .args(["--bin", SYSTEM.worker])
         .args(counting.iter().flatten())
         .stdout(Stdio::piped());
+    if plan.rows.iter().any(|row| matches!(row.workload.work, Work::Job { .. })) {
+        cargo.args(["--features", "jobs"]);
+    }
     for allocator in &plan.allocators {
         cargo.args(["--bin", allocator.worker]);
         if let Some(feature) = allocator.feature {

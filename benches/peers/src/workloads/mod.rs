@@ -1,28 +1,21 @@
 //! The workloads, and the table of them.
 //!
-//! To add one: write it in the file of its group, give it a line in [`table::WORKLOADS`]. The rows,
-//! the workers, the driver, the tables, files and charts follow from the line.
+//! To add one: write it in the file of its group, give it a line in the table at the head of the
+//! folder. The rows, the workers, the driver, the tables, files and charts follow from the line.
+//!
+//! The jobs and the libraries they need are a feature: instructions of the short loops are counted
+//! in workers that hold nothing else, so that what the compiler makes of the loops depends on them
+//! alone.
 
 use crate::meter::Spent;
 
-mod block;
-mod collections;
-mod drift;
-mod growth;
-mod heap;
 mod inputs;
-mod large;
-mod larson;
-mod mixed;
-mod programs;
-mod queue;
-mod shuffled;
-mod storm;
+#[cfg(feature = "jobs")]
+mod jobs;
 mod table;
-mod threads;
 
-pub use drift::Point;
-pub use table::WORKLOADS;
+#[cfg(feature = "jobs")]
+pub use jobs::Point;
 
 /// What the groups are about, by number.
 pub static GROUPS: [&str; 11] = [
@@ -39,10 +32,21 @@ pub static GROUPS: [&str; 11] = [
     "drifting sizes",
 ];
 
+/// One thread, a pair, and more than the machine has cores.
+const ALL: &[usize] = &[1, 2, 16];
+
+/// Every workload, in the order of the reports.
+pub fn workloads() -> impl Iterator<Item = &'static Workload> {
+    #[cfg(feature = "jobs")]
+    return table::LOOPS.iter().chain(jobs::JOBS);
+    #[cfg(not(feature = "jobs"))]
+    table::LOOPS.iter()
+}
+
 /// The loops on the global allocator.
 #[path = "."]
 mod full {
-    use super::heap_pair::{give, take};
+    use super::heap::{give, take};
     mod loops;
     pub(super) use loops::*;
 }
@@ -56,7 +60,7 @@ mod empty {
     pub(super) use loops::*;
 }
 
-mod heap_pair {
+mod heap {
     pub(super) use std::alloc::{alloc as take, dealloc as give};
 }
 
@@ -101,6 +105,13 @@ pub struct Workload {
     /// The most instructions per operation, harness subtracted, that Spandrel may take with fat
     /// LTO.
     pub instruction_bar: Option<f64>,
+}
+
+impl Workload {
+    /// With the numbers of threads between, for the chart of cost against threads.
+    const fn swept(self) -> Self {
+        Self { sweep: &[4, 8], ..self }
+    }
 }
 
 /// What a workload does.
@@ -153,7 +164,7 @@ impl Row {
             let (threads, sweep) = (workload.threads.iter(), workload.sweep.iter());
             threads.chain(sweep).map(move |&threads| Self { workload, threads })
         };
-        WORKLOADS.iter().flat_map(rows)
+        workloads().flat_map(rows)
     }
 
     /// The row of that name: `mixed/t2`. Of a workload's name alone, the one on a single thread.
@@ -232,6 +243,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "jobs")]
     #[test]
     fn the_smallest_heap_is_replaced() {
         assert_eq!(Row::find("heap-10m").unwrap().run(20_000).ops, 20_480);

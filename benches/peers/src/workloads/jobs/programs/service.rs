@@ -12,7 +12,7 @@ use tokio::{
 use super::MOBY_DICK;
 use crate::{
     meter::{Meter, Spent},
-    workloads::Job,
+    workloads::jobs::Job,
 };
 
 /// Connections at once.

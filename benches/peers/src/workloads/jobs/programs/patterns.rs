@@ -5,7 +5,7 @@ use regex::Regex;
 use super::MOBY_DICK;
 use crate::{
     meter::{Meter, Spent},
-    workloads::{
+    workloads::jobs::{
         Job,
         threads::{on_threads, share},
     },

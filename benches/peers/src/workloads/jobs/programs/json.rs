@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{BROWSER_COMPAT, MOBY_DICK};
 use crate::{
     meter::{Meter, Spent},
-    workloads::{
+    workloads::jobs::{
         Job,
         threads::{on_threads, share},
     },

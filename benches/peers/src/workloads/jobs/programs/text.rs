@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use super::MOBY_DICK;
 use crate::{
     meter::{Meter, Spent},
-    workloads::Job,
+    workloads::jobs::Job,
 };
 
 /// Words of the book, in lower case.

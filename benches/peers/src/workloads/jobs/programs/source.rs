@@ -2,7 +2,7 @@
 
 use crate::{
     meter::{Meter, Spent},
-    workloads::{
+    workloads::jobs::{
         Job,
         threads::{on_threads, share},
     },
@@ -10,8 +10,8 @@ use crate::{
 
 /// Two of syn's own files, 280 KB.
 const SOURCES: [(&str, usize); 2] = [
-    (include_str!("../../../data/expr.rs.txt"), 92),
-    (include_str!("../../../data/item.rs.txt"), 91),
+    (include_str!("../../../../data/expr.rs.txt"), 92),
+    (include_str!("../../../../data/item.rs.txt"), 91),
 ];
 
 /// Parses both files into syntax trees and drops these. An operation is both files.
