@@ -244,14 +244,9 @@ fn fragmentation(text: &mut String, moments: &[Moment]) {
     );
     rule(text, 3);
     for allocator in ALLOCATORS.iter().map(|a| a.name) {
-        let ratio = |m: &Moment| m.rss_kib as f64 / m.live_kib as f64;
-        let ratios: Vec<f64> =
-            moments.iter().filter(|m| m.allocator == allocator).map(ratio).collect();
-        let Some(last) = ratios.last() else { continue };
-        let highest = ratios.iter().copied().fold(0.0, f64::max);
-        let quarter = &ratios[ratios.len() - ratios.len().div_ceil(4)..];
-        let mean = quarter.iter().sum::<f64>() / quarter.len() as f64;
-        row(text, allocator, &[highest, *last, mean].map(|r| format!("{r:.2}")));
+        if let Some(f) = analysis::fragmentation(moments, allocator) {
+            row(text, allocator, &[f.highest, f.last, f.late].map(|r| format!("{r:.2}")));
+        }
     }
 }
 
