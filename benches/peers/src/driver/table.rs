@@ -9,7 +9,7 @@ use crate::{
     cli::Plan,
     count::{Count, Instructions},
     profile::{FRAGMENTATION_GOAL, Profile},
-    results::Results,
+    results::{self, Results},
     sample::{Depth, FloorCost},
     stats::Summary,
 };
@@ -62,7 +62,7 @@ pub fn print_results(results: &Results) {
     for verdict in verdicts(results) {
         println!("{verdict}");
     }
-    if let Some(line) = results.about.lines().nth(4) {
+    for line in results.about.lines().skip(results::ABOUT_LINES) {
         println!("{line}");
     }
 }
