@@ -1,0 +1,34 @@
+//! What the system says of this process, read without allocating.
+
+/// Bytes resident now.
+///
+/// # Panics
+/// Without /proc.
+#[must_use]
+pub fn resident() -> usize {
+    let mut text = [0u8; 128];
+    // SAFETY: the path ends with a zero, `text` is that long, the descriptor is closed once.
+    let length = unsafe {
+        let file = libc::open(c"/proc/self/statm".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let length = libc::read(file, text.as_mut_ptr().cast(), text.len());
+        libc::close(file);
+        length
+    };
+    let text = &text[..usize::try_from(length).expect("/proc/self/statm")];
+    let pages = text.split(|&byte| byte == b' ').nth(1).expect("a second number");
+    let pages = pages.iter().fold(0, |n, digit| n * 10 + usize::from(digit - b'0'));
+    // SAFETY: sysconf reads a constant of the running kernel.
+    pages * usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).expect("a page size")
+}
+
+/// The most bytes that were ever resident.
+#[must_use]
+pub fn peak() -> usize {
+    // SAFETY: getrusage fills the struct it is given.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        usage
+    };
+    usize::try_from(usage.ru_maxrss).unwrap_or(0) << 10
+}
