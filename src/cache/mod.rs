@@ -74,6 +74,8 @@ struct Owner {
     calls: u32,
     budget: u32,
     used: u32,
+    /// Bytes given to the floor below beyond those got from it, since the last release.
+    surplus: usize,
     denied: bool,
     /// Rounds of thread exit so far.
     #[cfg_attr(spandrel_model, allow(dead_code))]
@@ -92,6 +94,7 @@ impl ThreadCache {
                     calls: 0,
                     budget: 0,
                     used: 0,
+                    surplus: 0,
                     denied: false,
                     rounds: 0,
                 }),
@@ -233,6 +236,7 @@ impl<B: Objects> Caches<B> {
                 calls: 0,
                 budget: sizing::BUDGET,
                 used: 0,
+                surplus: 0,
                 denied: false,
                 rounds: 0,
             };
@@ -275,18 +279,24 @@ impl<B: Objects> Caches<B> {
                 return unsafe { bin.pop() }.unwrap_or(ptr::null_mut());
             }
             let capacity = self.climb(cache, owner, class, Event::Underflow);
-            let wanted = capacity.min(class.batch());
-            // SAFETY: the caller owns the cache, and the array has `capacity` slots.
-            let slots = unsafe { bin.slots(wanted) };
+            let mut one = [ptr::null_mut()];
+            let slots = match capacity.min(class.batch()) {
+                0 => &mut one[..],
+                // SAFETY: the caller owns the cache, and the array has `capacity` slots.
+                wanted => unsafe { bin.slots(wanted) },
+            };
             let got = self.below.take(class, slots);
             add(&cache.counters.refills, 1);
             add(&cache.counters.refilled, got);
             if got == 0 {
                 return ptr::null_mut();
             }
+            owner.surplus = owner.surplus.saturating_sub(got * class.size());
             let object = slots[got - 1];
-            // SAFETY: the slots below the last one hold objects that were just taken.
-            unsafe { bin.set_len(got - 1) };
+            if capacity != 0 {
+                // SAFETY: the slots below the last one hold objects that were just taken.
+                unsafe { bin.set_len(got - 1) };
+            }
             self.sweep_sometimes(cache, owner);
             object
         })
@@ -302,7 +312,12 @@ impl<B: Objects> Caches<B> {
             let held = bin.len();
             let capacity = self.climb(cache, owner, class, Event::Overflow);
             if capacity <= held {
-                self.give_oldest(cache, class, class.batch().min(held));
+                let given = class.batch().min(held);
+                self.give_oldest(cache, class, given);
+                owner.surplus += given * class.size();
+            }
+            if owner.surplus >= sizing::RELEASE {
+                self.release(cache, owner);
             }
             // SAFETY: the caller's promise.
             if !unsafe { bin.push(object) } {
@@ -321,7 +336,7 @@ impl<B: Objects> Caches<B> {
             0 => 0,
             held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
         };
-        if rungs != 0 && !sizing::wants_more(class, capacity, last, now) {
+        if !sizing::wants_more(class, capacity, last, now) {
             return capacity;
         }
         let Some(rung) = sizing::rung(class, rungs) else {
@@ -367,6 +382,21 @@ impl<B: Objects> Caches<B> {
         unsafe { bin.set_len(held - count) };
         add(&cache.counters.spills, 1);
         add(&cache.counters.spilled, count);
+    }
+
+    /// The thread frees more than it allocates: it keeps nothing, and its bins start again from below. What
+    /// it kept would stay where it is when it goes to sleep now, and each object would keep a span.
+    fn release(&self, cache: &ThreadCache, owner: &mut Owner) {
+        owner.surplus = 0;
+        for class in Class::all() {
+            self.give_oldest(cache, class, cache.bin(class).len());
+            if owner.rungs[class.index()] != 0 {
+                owner.rungs[class.index()] = 0;
+                // SAFETY: the caller owns the cache; a null array pins the bin, which is empty now.
+                unsafe { cache.bin(class).set_array(ptr::null_mut(), 0) };
+            }
+        }
+        owner.used = 0;
     }
 
     /// Now and then: give back most of what no allocation has reached since the last look.

@@ -1,8 +1,9 @@
 //! How many objects a thread keeps. Pure functions and constants.
 //!
-//! A bin climbs a ladder of capacities: 8, doubled at every miss or overflow up to one batch; then a
-//! batch more each time underflow and overflow alternate, up to four batches. What a whole cache may
-//! keep is bounded by a budget in bytes of capacity; the first rung is free.
+//! A bin climbs a ladder of capacities: 8 (or 4 KiB, at least one), doubled at every miss or overflow up to
+//! one batch; then a batch more each time underflow and overflow alternate, up to four batches. What a
+//! whole cache may keep is bounded by a budget in bytes of capacity; the first rung is free. Objects of a
+//! page and more are kept only while underflow and overflow alternate.
 
 use super::bin::Slot;
 use crate::base::classes::{CLASSES, Class};
@@ -14,14 +15,28 @@ pub const BUDGET_MOST: u32 = 1 << 20;
 /// Slow calls between two looks at what lies unused.
 pub const SWEEP_EVERY: u32 = 256;
 
+/// A thread that has given so many bytes more than it got is done with a burst, and keeps nothing of it.
+pub const RELEASE: usize = 32 << 10;
+
+/// Objects and bytes of a first rung.
 const FIRST: usize = 8;
+const FIRST_BYTES: usize = 4 << 10;
 /// Rungs of the longest ladder: 8, 16, 32, 62, 124, 186, 248.
 pub const RUNGS: usize = 7;
 
 /// The capacities of a class, in objects; 0 beyond the last.
-const fn ladder(batch: usize) -> [u16; RUNGS] {
+const fn ladder(batch: usize, size: usize) -> [u16; RUNGS] {
     let mut rungs = [0; RUNGS];
-    let mut capacity = if batch < FIRST { batch } else { FIRST };
+    let mut capacity = FIRST_BYTES / size;
+    if capacity > FIRST {
+        capacity = FIRST;
+    }
+    if capacity > batch {
+        capacity = batch;
+    }
+    if capacity == 0 {
+        capacity = 1;
+    }
     let mut i = 0;
     while i < RUNGS && capacity <= 4 * batch {
         rungs[i] = capacity as u16;
@@ -41,7 +56,8 @@ const LADDERS: [[u16; RUNGS]; CLASSES] = {
     let mut ladders = [[0; RUNGS]; CLASSES];
     let mut class = 0;
     while class < CLASSES {
-        ladders[class] = ladder(Class::from_index(class).batch());
+        let its = Class::from_index(class);
+        ladders[class] = ladder(its.batch(), its.size());
         class += 1;
     }
     ladders
@@ -109,10 +125,14 @@ pub enum Event {
     Overflow,
 }
 
+/// Objects from this size on are kept only where the demand swings, from the first: a thread that merely
+/// passes through leaves none behind, and each would keep a span of up to 256 KiB.
+const SWINGING: usize = 4096;
+
 /// Whether a bin with this capacity should climb: below a batch always, above when the demand
 /// swings.
 pub fn wants_more(class: Class, capacity: usize, last: Event, now: Event) -> bool {
-    capacity < class.batch() || (last != Event::None && last != now)
+    (capacity < class.batch() && class.size() < SWINGING) || (last != Event::None && last != now)
 }
 
 /// How many of `unused` objects, which lay below the mark since the last look, go back.
@@ -139,9 +159,9 @@ mod tests {
             (0..RUNGS).map_while(|i| rung(class, i)).map(|r| r.capacity).collect::<Vec<_>>()
         };
         assert_eq!(rungs(64), [8, 16, 32, 62, 124, 186, 248]);
-        assert_eq!(rungs(1024), [8, 16, 32, 48, 64]);
-        assert_eq!(rungs(4096), [4, 8, 12, 16]);
-        assert_eq!(rungs(32768), [2, 4, 6, 8]);
+        assert_eq!(rungs(1024), [4, 8, 16, 32, 48, 64]);
+        assert_eq!(rungs(4096), [1, 2, 4, 8, 12, 16]);
+        assert_eq!(rungs(32768), [1, 2, 4, 6, 8]);
     }
 
     #[test]

@@ -116,5 +116,8 @@ fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
             _ => None,
         }
     });
+    if BUILDING.below().is_growing() {
+        BUILDING.below().tick();
+    }
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }

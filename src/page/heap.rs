@@ -63,6 +63,8 @@ pub(super) struct PageCounters {
     pub(super) purged: AtomicUsize,
     /// Bytes of granules that may have memory behind them, and of mappings of their own.
     pub(super) backed: AtomicUsize,
+    /// Bytes of granules that got memory behind them, so far.
+    pub(super) fresh: AtomicU64,
     pub(super) collapses: AtomicU64,
     pub(super) last_tick: AtomicU64,
 }
@@ -109,6 +111,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                     stranded: AtomicUsize::new(0),
                     purged: AtomicUsize::new(0),
                     backed: AtomicUsize::new(0),
+                    fresh: AtomicU64::new(0),
                     collapses: AtomicU64::new(0),
                     last_tick: AtomicU64::new(0),
                 }),
@@ -488,6 +491,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             stranded: c.stranded.load(Relaxed),
             purged: c.purged.load(Relaxed),
             backed: c.backed.load(Relaxed),
+            fresh: c.fresh.load(Relaxed),
             collapses: c.collapses.load(Relaxed),
         }
     }
@@ -518,6 +522,9 @@ pub struct PageCounts {
     pub purged: usize,
     /// Bytes that may have memory behind them: granules, and blocks with a mapping of their own.
     pub backed: usize,
+    /// Bytes of granules that got memory behind them, so far; what was returned and taken again counts
+    /// each time.
+    pub fresh: u64,
     /// Hugepages put together again after a part of them was returned and taken.
     pub collapses: u64,
 }

@@ -8,7 +8,7 @@
 
 use super::heap::PageHeap;
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU64};
+use crate::base::sync::{AtomicU8, AtomicU64, AtomicUsize};
 use crate::os::{Os, Zeroed};
 
 /// How often, at most, memory is returned because the soft limit was crossed, in milliseconds.
@@ -21,8 +21,9 @@ pub(super) struct Pressure {
     above: AtomicU8,
     /// 1 when it was crossed so soon after the last time that only the background thread looks.
     pending: AtomicU8,
-    /// When memory was last returned because of it.
+    /// When memory was last returned because of it, and how much was in use afterwards.
     pressed_at: AtomicU64,
+    pressed_to: AtomicUsize,
     crossings: AtomicU64,
     refusals: AtomicU64,
 }
@@ -50,6 +51,7 @@ impl Pressure {
                 above: AtomicU8::new(0),
                 pending: AtomicU8::new(0),
                 pressed_at: AtomicU64::new(0),
+                pressed_to: AtomicUsize::new(0),
                 crossings: AtomicU64::new(0),
                 refusals: AtomicU64::new(0),
             }
@@ -83,13 +85,16 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             }
         }
         if used > soft {
-            self.press(soft);
+            self.press(used, soft);
         }
         Some(bytes)
     }
 
     /// Of what [`PageHeap::admit`] counted, `fresh` bytes are new; the rest was counted before.
     pub(super) fn admitted(&self, counted: usize, fresh: usize) {
+        if fresh != 0 {
+            self.counters.fresh.fetch_add(fresh as u64, Relaxed);
+        }
         if fresh != counted {
             self.counters.backed.fetch_add(fresh.wrapping_sub(counted), Relaxed);
         }
@@ -105,9 +110,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     /// Above the soft limit: returns what is free, not too often, and tells of it if that is not enough.
-    fn press(&self, soft: usize) {
+    fn press(&self, used: usize, soft: usize) {
         let (now, last) = (self.os.now_ms(), self.pressure.pressed_at.load(Relaxed));
-        let due = last == 0 || now >= last + PRESS_MS;
+        let due = last == 0
+            || now >= last + PRESS_MS
+            || used >= self.pressure.pressed_to.load(Relaxed).saturating_add(soft / 32);
         if due && self.pressure.pressed_at.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
             self.relieve(soft);
         } else if self.pressure.above.load(Relaxed) == 0
@@ -119,6 +126,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 
     fn relieve(&self, soft: usize) {
         self.purge_all();
+        self.pressure.pressed_to.store(self.counters.backed.load(Relaxed), Relaxed);
         if self.counters.backed.load(Relaxed) > soft && self.pressure.above.swap(1, Relaxed) == 0 {
             self.pressure.crossings.fetch_add(1, Relaxed);
             self.ring();

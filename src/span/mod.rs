@@ -57,7 +57,7 @@ pub trait Objects {
         false
     }
 
-    /// Hugepages that the floors below have begun to use so far: how fast the heap grows.
+    /// Bytes that got memory behind them so far: how fast the heap grows.
     fn growth(&self) -> u64 {
         0
     }
@@ -444,7 +444,7 @@ impl<O: Os> Objects for Spans<O> {
     }
 
     fn growth(&self) -> u64 {
-        self.pages.counts().hugepages
+        self.pages.counts().fresh
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {

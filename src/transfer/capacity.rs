@@ -10,8 +10,8 @@ const MOST: usize = 8 << 20;
 
 /// How often, at most, to look for what nobody takes, in milliseconds.
 pub const LOOK_EVERY_MS: u64 = 250;
-/// Look also when the heap grew by this many hugepages since: what waits here may do instead.
-pub const LOOK_EVERY_GROWTH: u64 = 16;
+/// Look also when the heap grew by so many bytes since: what waits here may keep what would do instead.
+pub const LOOK_EVERY_GROWTH: u64 = 2 << 20;
 
 /// How many of `unused` nodes, which nobody took since the last look, go back.
 pub fn surplus(unused: u32) -> u32 {

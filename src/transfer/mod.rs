@@ -40,6 +40,8 @@ struct Shelf {
     refused: AtomicU8,
     /// The fewest nodes since the last look. Any thread; a lost update costs one look.
     low: AtomicU32,
+    /// 1 after a node was taken, until the next look.
+    taken: AtomicU8,
     misses: AtomicU64,
     refusals: AtomicU64,
 }
@@ -67,6 +69,7 @@ impl<B: Objects> Transfer<B> {
                         doublings: AtomicU8::new(0),
                         refused: AtomicU8::new(0),
                         low: AtomicU32::new(0),
+                        taken: AtomicU8::new(0),
                         misses: AtomicU64::new(0),
                         refusals: AtomicU64::new(0),
                     });
@@ -105,16 +108,23 @@ impl<B: Objects> Transfer<B> {
 
     /// Gives back most of what nobody has taken since the last look. A few waiting objects can keep
     /// many spans, so a class that is no longer wanted must not wait here for ever.
-    fn trim(&self) {
+    ///
+    /// While the heap grows, all of it: freed in random order, a mebibyte of small objects keeps a
+    /// hundred of memory that other classes could have.
+    fn trim(&self, growing: bool) {
         for class in Class::all() {
             let shelf = &self.shelves[class.index()];
-            let unused = shelf.low.load(Relaxed).min(shelf.full.count());
+            let waiting = shelf.full.count();
+            let taken = shelf.taken.load(Relaxed) != 0;
+            let unused = if taken { shelf.low.load(Relaxed).min(waiting) } else { waiting };
             if unused > 0 {
-                self.give_back(class, capacity::surplus(unused));
+                let surplus = if growing { unused } else { capacity::surplus(unused) };
+                self.give_back(class, surplus);
                 let doublings = shelf.doublings.load(Relaxed);
                 shelf.doublings.store(doublings.saturating_sub(1), Relaxed);
             }
             shelf.low.store(shelf.full.count(), Relaxed);
+            shelf.taken.store(0, Relaxed);
         }
     }
 
@@ -136,8 +146,11 @@ impl<B: Objects> Transfer<B> {
             }
         }
         let waiting = shelf.full.count();
-        if got > 0 && waiting < shelf.low.load(Relaxed) {
-            shelf.low.store(waiting, Relaxed);
+        if got > 0 {
+            shelf.taken.store(1, Relaxed);
+            if waiting < shelf.low.load(Relaxed) {
+                shelf.low.store(waiting, Relaxed);
+            }
         }
         got
     }
@@ -146,6 +159,11 @@ impl<B: Objects> Transfer<B> {
         // A limit above the count's range is never reached.
         let kept = self.empty.push(batch, u32::MAX);
         debug_assert!(kept.is_ok());
+    }
+
+    /// Whether the heap has grown so much since the last look that the next should not wait for its time.
+    pub fn is_growing(&self) -> bool {
+        self.below.growth() >= self.grown.load(Relaxed) + capacity::LOOK_EVERY_GROWTH
     }
 
     /// Whether anything waits here.
@@ -207,9 +225,8 @@ impl<B: Objects> Objects for Transfer<B> {
         let now = self.os().now_ms();
         let looked_at = self.looked_at.load(Relaxed);
         let growth = self.below.growth();
-        if now < looked_at + capacity::LOOK_EVERY_MS
-            && growth < self.grown.load(Relaxed) + capacity::LOOK_EVERY_GROWTH
-        {
+        let growing = self.is_growing();
+        if now < looked_at + capacity::LOOK_EVERY_MS && !growing {
             return;
         }
         // One thread per look is enough; the others have no reason to wait for it.
@@ -218,7 +235,7 @@ impl<B: Objects> Objects for Transfer<B> {
             if self.below.pressed() {
                 self.flush();
             } else {
-                self.trim();
+                self.trim(growing);
             }
             self.below.tick();
         }

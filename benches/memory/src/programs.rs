@@ -3,6 +3,7 @@
 use crate::rss::{peak, resident};
 use crate::work::{Blocks, MIB, Rng};
 use crate::worker::Figures;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -276,10 +277,9 @@ fn idle_threads(idle: Idle) -> Figures {
 }
 
 fn turns(_: Idle) -> Figures {
-    let turn = Arc::new(std::sync::atomic::AtomicUsize::new(usize::MAX));
+    let turn = Arc::new(AtomicUsize::new(usize::MAX));
     let (start, mine) = (Arc::new(Barrier::new(41)), Arc::clone(&turn));
     threads(40, &start, move |me| {
-        use std::sync::atomic::Ordering::SeqCst;
         while mine.load(SeqCst) != me {
             thread::sleep(Duration::from_millis(1));
         }
@@ -290,7 +290,7 @@ fn turns(_: Idle) -> Figures {
     });
     start.wait();
     let before = resident();
-    turn.store(0, std::sync::atomic::Ordering::SeqCst);
+    turn.store(0, SeqCst);
     start.wait();
     let left = resident();
     Figures { peak: peak(), left, growth: left.saturating_sub(before), ..Figures::default() }
@@ -390,9 +390,10 @@ fn parked(idle: Idle, work: fn(&mut Rng)) -> Figures {
 fn burst(idle: Idle, count: usize) -> Figures {
     const LIVE: usize = 10 << 20;
     let base = resident();
+    let live = Arc::new(AtomicUsize::new(0));
     let full = Arc::new(Barrier::new(count + 1));
     let start = Arc::new(Barrier::new(count + 1));
-    let at_peak = Arc::clone(&full);
+    let (at_peak, held) = (Arc::clone(&full), Arc::clone(&live));
     threads(count, &start, move |me| {
         let mut rng = Rng::new(me as u64);
         let mut size = || rng.size(16, 256 << 10);
@@ -401,6 +402,7 @@ fn burst(idle: Idle, count: usize) -> Figures {
         at_peak.wait();
         at_peak.wait();
         blocks.free_shuffled(&mut Rng::new(me as u64));
+        held.fetch_add(kept.bytes(), SeqCst);
         std::mem::forget(kept);
     });
     start.wait();
@@ -409,7 +411,7 @@ fn burst(idle: Idle, count: usize) -> Figures {
     full.wait();
     start.wait();
     be(idle, 15);
-    Figures { peak, left: resident(), live: base + LIVE, ..Figures::default() }
+    Figures { peak, left: resident(), live: base + live.load(SeqCst), ..Figures::default() }
 }
 
 fn large_heap() -> Figures {
