@@ -16,7 +16,7 @@
 //! the option asks for the thread, a slow path starts it once granules have come home, with the C
 //! library's `pthread_create`; a program that does not want that calls [`start`].
 
-use crate::front::building::{BUILDING, pages};
+use crate::front::building::{BUILDING, pages, spans};
 use crate::front::config;
 use crate::os::Os;
 use crate::page::Limits;
@@ -201,7 +201,7 @@ extern "C" fn body(_: *mut c_void) -> *mut c_void {
         pages.tick(pages.os().now_ms());
         pages.look_at_pressure();
         told = tell(told);
-        if transfer.is_waiting() || pages.has_idle_memory() {
+        if transfer.is_waiting() || pages.has_idle_memory() || spans().will_shed() {
             sleep(heard, Some(LOOK_EVERY));
         } else if pages.rest().is_some() {
             sleep(heard, None);

@@ -85,6 +85,10 @@ pub enum Seed {
     NoteRelaxed,
     /// M9: a sleeper does not look again after it lay down.
     NoLastLook,
+    /// M10: pages of a span are released without owning it.
+    ShedUnowned,
+    /// M10: a page is released without acquiring the last writes of its objects' users.
+    ShedRelaxed,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
 }

@@ -14,7 +14,7 @@ use crate::base::options::Options;
 use crate::cache::slot;
 use crate::observe::Stats;
 use crate::span::Objects;
-use building::{BUILDING, give_slow, pages, take_large, take_large_zeroed, take_slow};
+use building::{BUILDING, give_slow, pages, spans, take_large, take_large_zeroed, take_slow};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
@@ -174,15 +174,15 @@ pub fn stats() -> Stats {
 }
 
 /// Returns to the system what can be returned now: this thread's cache is emptied (those of ended threads
-/// are empty), batches that wait between threads go back to their spans, and all free granules give up
-/// their memory. Answers how many bytes went back. What other running threads keep in their caches stays;
+/// are empty), batches that wait between threads go back to their spans, and all free granules, and all
+/// pages of free objects, give up their memory. Answers how many bytes went back. What other running threads keep in their caches stays;
 /// [`flush_current_thread`] is theirs to call.
 pub fn purge() -> usize {
     if let Some(cache) = slot::existing() {
         BUILDING.empty(cache);
     }
     BUILDING.below().flush();
-    pages().purge_all()
+    pages().purge_all() + spans().shed()
 }
 
 /// Gives what this thread keeps free at hand to the other threads, for hooks that run before a thread

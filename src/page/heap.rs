@@ -65,6 +65,7 @@ pub(super) struct PageCounters {
     pub(super) backed: AtomicUsize,
     /// Bytes of granules that got memory behind them, so far.
     pub(super) fresh: AtomicU64,
+    pub(super) shed: AtomicU64,
     pub(super) collapses: AtomicU64,
     pub(super) last_tick: AtomicU64,
 }
@@ -112,6 +113,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                     purged: AtomicUsize::new(0),
                     backed: AtomicUsize::new(0),
                     fresh: AtomicU64::new(0),
+                    shed: AtomicU64::new(0),
                     collapses: AtomicU64::new(0),
                     last_tick: AtomicU64::new(0),
                 }),
@@ -492,6 +494,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             purged: c.purged.load(Relaxed),
             backed: c.backed.load(Relaxed),
             fresh: c.fresh.load(Relaxed),
+            shed: c.shed.load(Relaxed),
             collapses: c.collapses.load(Relaxed),
         }
     }
@@ -525,6 +528,8 @@ pub struct PageCounts {
     /// Bytes of granules that got memory behind them, so far; what was returned and taken again counts
     /// each time.
     pub fresh: u64,
+    /// Bytes of pages returned from inside spans so far, each time anew.
+    pub shed: u64,
     /// Hugepages put together again after a part of them was returned and taken.
     pub collapses: u64,
 }

@@ -250,6 +250,34 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
     }
 
+    /// Whether parts of a hugepage may be returned when the heap is at rest: also of one that the system
+    /// holds as one page, if only a quarter of its bytes is `live`.
+    pub fn may_break(
+        &self,
+        window: &Window<M>,
+        hugepage: Hugepage,
+        live: impl FnOnce() -> usize,
+    ) -> bool {
+        window.owns(hugepage) && (!self.may_be_huge(window, hugepage) || live() <= HUGEPAGE / 4)
+    }
+
+    /// Parts of a hugepage were returned, whatever they were used for: the rest of what is free follows.
+    pub fn broke(&self, window: &Window<M>, hugepage: Hugepage) {
+        let view = window.look(hugepage);
+        if view.free != view.clean && !view.whole {
+            let bytes = self.purge_part(window, hugepage, view.freed_at);
+            self.returned(bytes);
+        }
+        if self.may_be_huge(window, hugepage) {
+            window.set_broken(hugepage, true);
+        }
+    }
+
+    /// Counts bytes of pages inside spans that were returned.
+    pub fn note_shed(&self, bytes: usize) {
+        self.counters.shed.fetch_add(bytes as u64, Relaxed);
+    }
+
     /// Whether anything will be due some time if nobody allocates.
     pub fn has_idle_memory(&self) -> bool {
         self.policy().decay_ms().is_some()

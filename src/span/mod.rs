@@ -19,6 +19,7 @@
 //! - take: `live`'s `fetch_add` is Relaxed: whoever later subtracts these objects got them from here
 //!   and so comes after it in the word's order.
 
+mod shed;
 pub mod state;
 pub mod table;
 
@@ -67,6 +68,7 @@ pub trait Objects {
 #[derive(Debug)]
 pub struct Spans<O> {
     pages: PageHeap<O, SpanTable>,
+    rest: shed::Rest,
     counters: CachePadded<Counters>,
 }
 
@@ -95,6 +97,7 @@ impl<O: Os> Spans<O> {
         pub fn new(pages: PageHeap<O, SpanTable>) -> Self {
             Self {
                 pages,
+                rest: shed::Rest::new(),
                 counters: CachePadded::new(Counters {
                     begun: AtomicU64::new(0),
                     died: AtomicU64::new(0),
@@ -436,7 +439,9 @@ impl<O: Os> Objects for Spans<O> {
     }
 
     fn tick(&self) {
-        self.pages.tick(self.os().now_ms());
+        let now = self.os().now_ms();
+        self.pages.tick(now);
+        self.shed_at_rest(now);
     }
 
     fn pressed(&self) -> bool {
