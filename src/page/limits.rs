@@ -9,10 +9,17 @@
 use super::heap::PageHeap;
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicU8, AtomicU64, AtomicUsize};
+use crate::base::units::HUGEPAGE;
 use crate::os::{Os, Zeroed};
 
 /// How often, at most, memory is returned because the soft limit was crossed, in milliseconds.
 const PRESS_MS: u64 = 100;
+
+/// So much new memory is paid for by as much that lies idle: in pieces that do not fit, higher up, or for
+/// another kind of block. What is resident grows only where nothing is idle.
+const PAY_EVERY: usize = HUGEPAGE;
+/// A heap up to this size does not pay.
+const PAY_FROM: usize = 16 * HUGEPAGE;
 
 /// Where the heap stands against its limits. Any thread, relaxed: policy and sums.
 #[derive(Debug)]
@@ -92,11 +99,16 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 
     /// Of what [`PageHeap::admit`] counted, `fresh` bytes are new; the rest was counted before.
     pub(super) fn admitted(&self, counted: usize, fresh: usize) {
-        if fresh != 0 {
-            self.counters.fresh.fetch_add(fresh as u64, Relaxed);
-        }
         if fresh != counted {
             self.counters.backed.fetch_add(fresh.wrapping_sub(counted), Relaxed);
+        }
+        if fresh != 0 {
+            let before = self.counters.fresh.fetch_add(fresh as u64, Relaxed) as usize;
+            if before / PAY_EVERY != (before + fresh) / PAY_EVERY
+                && self.counters.backed.load(Relaxed) > PAY_FROM
+            {
+                self.purge_idle(PAY_EVERY.max(fresh));
+            }
         }
     }
 

@@ -129,6 +129,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// hugepages that are mostly free, until that is `bytes`.
     pub(super) fn purge_idle(&self, bytes: usize) {
         let mut left = bytes;
+        if left == 0 {
+            return;
+        }
         for window in self.windows() {
             for index in (0..HUGEPAGES_PER_WINDOW).rev() {
                 let hugepage = Hugepage(index as u32);
@@ -251,14 +254,14 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     /// Whether parts of a hugepage may be returned when the heap is at rest: also of one that the system
-    /// holds as one page, if only a quarter of its bytes is `live`.
+    /// holds as one page, if no more than half of its bytes is `live`.
     pub fn may_break(
         &self,
         window: &Window<M>,
         hugepage: Hugepage,
         live: impl FnOnce() -> usize,
     ) -> bool {
-        window.owns(hugepage) && (!self.may_be_huge(window, hugepage) || live() <= HUGEPAGE / 4)
+        window.owns(hugepage) && (!self.may_be_huge(window, hugepage) || live() <= HUGEPAGE / 2)
     }
 
     /// Parts of a hugepage were returned, whatever they were used for: the rest of what is free follows.
