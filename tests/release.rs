@@ -5,9 +5,11 @@ mod common;
 
 use common::tower::{PAGE_SIZES, Tower, fake, pages, tower};
 use common::{KIB, MIB, Rng, child, rng};
+use spandrel::base::classes::Class;
 use spandrel::base::units::*;
 use spandrel::os::Os;
 use spandrel::page::Grain;
+use spandrel::span::Objects;
 use spandrel::{Decay, HugepagePolicy, Limit};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -398,5 +400,53 @@ fn mappings_stay_few_when_blocks_grow() {
     for (at, size) in blocks {
         // SAFETY: as above.
         unsafe { pages(tower).large_free(at, size, 8) };
+    }
+}
+
+/// A few objects that are held keep their own pages and no others, once the heap is at rest.
+#[test]
+fn pages_of_free_objects_go_back_when_the_heap_is_at_rest() {
+    let tower = tower(4 * KIB);
+    let spans = tower.below().below();
+    let class = |size| Class::of(size, 8).expect("a class");
+    for size in [16, 64, 1000, 5000, 20_000] {
+        let class = class(size);
+        let mut objects = vec![ptr::null_mut(); 4 * MIB / class.size()];
+        assert_eq!(spans.take(class, &mut objects), objects.len());
+        for &mut object in &mut objects {
+            // SAFETY: held, and that large.
+            unsafe { object.write_bytes(7, class.size()) };
+        }
+        let (kept, mut given): (Vec<_>, Vec<_>) = {
+            let mut indexed = objects.into_iter().enumerate();
+            let (kept, given): (Vec<_>, Vec<_>) =
+                indexed.by_ref().partition(|(i, _)| i % 500 == 250);
+            (
+                kept.into_iter().map(|(_, at)| at).collect(),
+                given.into_iter().map(|(_, at)| at).collect(),
+            )
+        };
+        given.chunks_mut(class.batch()).for_each(|batch| spans.give(class, batch));
+        assert!(spans.will_shed());
+        let before = pages(tower).counts().shed;
+        for _ in 0..40 {
+            fake(tower).advance(250);
+            spans.tick();
+        }
+        let shed = (pages(tower).counts().shed - before) as usize;
+        assert!(!spans.will_shed(), "at rest");
+        assert!(shed + kept.len() * 3 * class.size().max(4096) > 2 * MIB, "{shed} bytes of {size}");
+        for &object in &kept {
+            // SAFETY: held, and that large.
+            let bytes = unsafe { std::slice::from_raw_parts(object.cast_const(), class.size()) };
+            assert!(bytes.iter().all(|&byte| byte == 7), "an object in use was released");
+        }
+        // What went is handed out again.
+        let mut again = vec![ptr::null_mut(); given.len()];
+        assert_eq!(spans.take(class, &mut again), again.len());
+        again.chunks_mut(class.batch()).for_each(|batch| spans.give(class, batch));
+        let mut kept = kept;
+        kept.chunks_mut(class.batch()).for_each(|batch| spans.give(class, batch));
+        assert_eq!(spans.check(), Ok(0));
     }
 }

@@ -76,10 +76,25 @@ struct Owner {
     used: u32,
     /// Bytes given to the floor below beyond those got from it, since the last release.
     surplus: usize,
+    /// At how much surplus it releases; and after a release, how much it has not come back for.
+    release_at: usize,
+    missed: usize,
     denied: bool,
     /// Rounds of thread exit so far.
     #[cfg_attr(spandrel_model, allow(dead_code))]
     rounds: u8,
+}
+
+impl Owner {
+    /// The thread takes `bytes`: if that makes up for its last release, that was too early.
+    fn come_back(&mut self, bytes: usize) {
+        if self.missed != 0 {
+            self.missed = self.missed.saturating_sub(bytes);
+            if self.missed == 0 {
+                self.release_at = (self.release_at * 2).min(self.budget as usize);
+            }
+        }
+    }
 }
 
 impl ThreadCache {
@@ -95,6 +110,8 @@ impl ThreadCache {
                     budget: 0,
                     used: 0,
                     surplus: 0,
+                    release_at: 0,
+                    missed: 0,
                     denied: false,
                     rounds: 0,
                 }),
@@ -237,6 +254,8 @@ impl<B: Objects> Caches<B> {
                 budget: sizing::BUDGET,
                 used: 0,
                 surplus: 0,
+                release_at: sizing::RELEASE,
+                missed: 0,
                 denied: false,
                 rounds: 0,
             };
@@ -292,6 +311,7 @@ impl<B: Objects> Caches<B> {
                 return ptr::null_mut();
             }
             owner.surplus = owner.surplus.saturating_sub(got * class.size());
+            owner.come_back(got * class.size());
             let object = slots[got - 1];
             if capacity != 0 {
                 // SAFETY: the slots below the last one hold objects that were just taken.
@@ -316,7 +336,7 @@ impl<B: Objects> Caches<B> {
                 self.give_oldest(cache, class, given);
                 owner.surplus += given * class.size();
             }
-            if owner.surplus >= sizing::RELEASE {
+            if owner.surplus >= owner.release_at {
                 self.release(cache, owner);
             }
             // SAFETY: the caller's promise.
@@ -388,6 +408,7 @@ impl<B: Objects> Caches<B> {
     /// it kept would stay where it is when it goes to sleep now, and each object would keep a span.
     fn release(&self, cache: &ThreadCache, owner: &mut Owner) {
         owner.surplus = 0;
+        owner.missed = owner.release_at;
         for class in Class::all() {
             self.give_oldest(cache, class, cache.bin(class).len());
             if owner.rungs[class.index()] != 0 {
@@ -418,6 +439,7 @@ impl<B: Objects> Caches<B> {
             bin.mark(bin.len());
         }
         owner.budget = sizing::next_budget(owner.budget, owner.denied);
+        owner.release_at = (owner.release_at / 2).max(sizing::RELEASE);
         owner.denied = false;
     }
 

@@ -16,6 +16,7 @@ pub const BUDGET_MOST: u32 = 1 << 20;
 pub const SWEEP_EVERY: u32 = 256;
 
 /// A thread that has given so many bytes more than it got is done with a burst, and keeps nothing of it.
+/// One that comes back for them has not been, and may give twice as many the next time, up to its budget.
 pub const RELEASE: usize = 32 << 10;
 
 /// Objects and bytes of a first rung.
