@@ -1,1 +1,117 @@
-fn main() {}
+//! Builds one worker per allocator, runs every program on each in a process of its own, and holds the
+//! figures against the bars.
+//!
+//! ```text
+//! cargo run --release -p memory                               # Spandrel and the system allocator
+//! cargo run --release -p memory -- --peers                    # and four other crates (C, C++, cmake)
+//! cargo run --release -p memory -- --only series --peers --chart rss.svg
+//! ```
+
+mod chart;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, builder::PossibleValuesParser};
+use comfy_table::{CellAlignment, Table};
+use memory::programs::{PROGRAMS, Program};
+use run::{ALLOCATORS, Allocator, Outcome};
+
+/// What programs leave resident, on Spandrel and beside it on other allocators.
+#[derive(Debug, Parser)]
+#[command(version, after_help = help())]
+struct Arguments {
+    /// Programs to run; all but the chart's if none is named
+    #[arg(long, value_name = "NAME", num_args = 1.., value_parser = PossibleValuesParser::new(PROGRAMS.iter().map(|p| p.name)))]
+    only: Vec<String>,
+
+    /// The mimalloc, tikv-jemallocator, snmalloc-rs and rpmalloc crates as well
+    #[arg(long)]
+    peers: bool,
+
+    /// Processes at a time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
+    at_once: u16,
+
+    /// Fail if Spandrel with its background thread misses a bar
+    #[arg(long)]
+    check: bool,
+
+    /// Write all figures to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write the chart of RSS over time to FILE as SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+}
+
+fn help() -> String {
+    let lines = PROGRAMS.iter().map(|p| format!("  {:<14}{} [{}]\n", p.name, p.about, p.bar));
+    format!("Programs:\n{}", lines.collect::<String>())
+}
+
+fn main() -> ExitCode {
+    match report(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `false`: a bar was missed that `--check` holds Spandrel to.
+fn report(arguments: &Arguments) -> Result<bool> {
+    let wanted = |program: &&Program| match arguments.only.is_empty() {
+        true => program.name != "series" || arguments.chart.is_some(),
+        false => arguments.only.iter().any(|name| name == program.name),
+    };
+    let programs: Vec<&Program> = PROGRAMS.iter().filter(wanted).collect();
+    let allocators: Vec<&Allocator> =
+        ALLOCATORS.iter().filter(|a| arguments.peers || a.feature.is_none()).collect();
+    run::build(&allocators)?;
+    let outcomes = run::all(&programs, &allocators, usize::from(arguments.at_once))?;
+    println!("{}", table(&programs, &allocators, &outcomes));
+    if let Some(path) = &arguments.json {
+        let text = serde_json::to_string_pretty(&outcomes)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let Some(path) = &arguments.chart {
+        chart::write(path, &outcomes)?;
+    }
+    let missed: Vec<_> = outcomes
+        .iter()
+        .filter(|outcome| outcome.allocator == run::HELD && !outcome.holds)
+        .map(|outcome| outcome.program)
+        .collect();
+    if arguments.check && !missed.is_empty() {
+        println!("{} misses its bar on: {}", run::HELD, missed.join(", "));
+    }
+    Ok(!arguments.check || missed.is_empty())
+}
+
+/// A row a program, a column an allocator; what keeps to the bar is marked.
+fn table(programs: &[&Program], allocators: &[&Allocator], outcomes: &[Outcome]) -> Table {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::ASCII_MARKDOWN);
+    let names = allocators.iter().map(|a| a.name);
+    table.set_header(["MB", "bar"].into_iter().chain(names));
+    for program in programs {
+        let cells = allocators.iter().map(|allocator| {
+            let found = outcomes
+                .iter()
+                .find(|o| o.program == program.name && o.allocator == allocator.name);
+            found.map_or_else(String::new, |outcome| outcome.cell(program))
+        });
+        let head = [program.name.to_owned(), program.bar.to_owned()];
+        table.add_row(head.into_iter().chain(cells));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
