@@ -130,7 +130,7 @@ fn what_waits_in_the_caches_is_reclaimed() {
         held.clear();
     }
     let stats = spandrel::stats();
-    assert!(stats.in_transfer > 4 * MIB, "{stats}");
+    assert!(stats.in_transfer + stats.cached > 256 * KIB, "{stats}");
     let again = fill(&mut held, MIB);
     assert!(again + 8 * MIB >= first, "{first} bytes at first, {again} now\n{stats}");
     held.clear();
