@@ -153,7 +153,8 @@ fn sealed_work(mut rng: Rng) {
             large.push((pages.large_alloc(size, 8, false).expect("memory"), size));
         } else {
             let (at, size) = large.swap_remove(rng.below(large.len()));
-            let new = rng.size(6 * MIB);
+            // Smaller: what grows may move, and then its holder's bytes are copied.
+            let new = rng.size(size);
             // SAFETY: the block is held here alone, and only its latest size and address are used.
             unsafe {
                 match pages.large_resize(at, size, new, 8) {
