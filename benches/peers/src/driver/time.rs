@@ -109,6 +109,8 @@ fn depth(line: &Line, workers: &Workers) -> Result<Depth> {
     let name = line.row.name();
     let length = match line.row.workload.work {
         Work::Loop { pairs_per_round, .. } => Length::Amount(PAIRS.div_ceil(pairs_per_round)),
+        // What takes long shows the same sooner.
+        Work::Job { quick, .. } if line.row.workload.once => Length::Amount(quick),
         Work::Job { .. } => line.length,
     };
     let run = |path| workers::run(path, &name, Twin::Full, length);
