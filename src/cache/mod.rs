@@ -385,7 +385,8 @@ impl<B: Objects> Caches<B> {
         }
     }
 
-    /// Gives the `count` oldest objects of a bin to the floor below and keeps the hottest.
+    /// Gives the `count` oldest objects of a bin to the floor below and keeps the hottest; of larger
+    /// objects the highest go.
     fn give_oldest(&self, cache: &ThreadCache, class: Class, count: usize) {
         if count == 0 {
             return;
@@ -394,6 +395,10 @@ impl<B: Objects> Caches<B> {
         // SAFETY: the caller owns the cache and uses the bin again only below.
         let objects = unsafe { bin.objects() };
         let held = objects.len();
+        if count < held && class.size() > sizing::SCATTERED {
+            // The lowest stay, whatever their age, so that the spans above may end.
+            objects.sort_unstable_by(|a, b| b.cmp(a));
+        }
         for batch in objects[..count].chunks_mut(class.batch()) {
             self.below.give(class, batch);
         }

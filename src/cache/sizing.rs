@@ -15,6 +15,10 @@ pub const BUDGET_MOST: u32 = 1 << 20;
 /// Slow calls between two looks at what lies unused.
 pub const SWEEP_EVERY: u32 = 256;
 
+/// Objects larger than this are cold in any case when they are used again, and a few scattered ones keep
+/// many spans: which of them stay is decided by address.
+pub const SCATTERED: usize = 1 << 10;
+
 /// A thread that has given so many bytes more than it got is done with a burst, and keeps nothing of it.
 /// One that comes back for them has not been, and may give twice as many the next time, up to its budget.
 pub const RELEASE: usize = 32 << 10;

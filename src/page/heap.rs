@@ -25,8 +25,8 @@ const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 /// Below this many bytes writing zeros is cheaper than asking what is there.
 const LOOK_FROM: usize = 128 << 10;
 
-/// With this many hugepages in use the heap is large enough for the system's to pay: 32 MiB.
-const LARGE_HEAP: u32 = 16;
+/// With this many hugepages in use the heap is large enough for the system's to pay: 8 MiB.
+const LARGE_HEAP: u32 = 4;
 
 /// A block of this many hugepages is worth a look for memory that lies idle elsewhere.
 const MANY: usize = 8;
@@ -265,39 +265,67 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         if order >= HUGEPAGE_ORDER {
             return self.claim_whole(order, count);
         }
-        if let Some(found) = self.claim_part(grain, order, count) {
+        let part = |grain, used| self.claim_part(grain, order, count, used);
+        if let Some(found) = part(grain, false) {
             return Some(found);
         }
         if !self.is_large() {
-            return self
-                .claim_part(grain.other(), order, count)
-                .or_else(|| self.claim_begin(grain, count));
+            return part(grain.other(), false).or_else(|| self.claim_begin(grain, count));
         }
-        self.claim_begin(grain, count).or_else(|| self.claim_part(grain.other(), order, count))
+        // What has memory behind it goes first.
+        self.claim_used(grain, count)
+            .or_else(|| part(grain.other(), true))
+            .or_else(|| self.claim_begin(grain, count))
+            .or_else(|| part(grain.other(), false))
     }
 
     /// Part of a hugepage in use.
-    fn claim_part(&self, grain: Grain, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
+    fn claim_part(
+        &self,
+        grain: Grain,
+        order: u32,
+        count: usize,
+        used: bool,
+    ) -> Option<(&Window<M>, Granule)> {
         self.windows().find_map(|window| {
-            window.claim_granules(grain, order, count).map(|first| (window, first))
+            window.claim_granules(grain, order, count, used).map(|first| (window, first))
         })
+    }
+
+    /// The first granules of a hugepage that begins again.
+    fn claim_used(&self, grain: Grain, count: usize) -> Option<(&Window<M>, Granule)> {
+        let claim = |window| Some((window, Window::claim_used(window)?));
+        let (window, hugepage) = self.windows().find_map(claim)?;
+        Some(self.begin(window, hugepage, grain, count))
     }
 
     /// The first granules of a hugepage that begins now.
     fn claim_begin(&self, grain: Grain, count: usize) -> Option<(&Window<M>, Granule)> {
         let apart = grain == Grain::Sparse && self.is_large();
-        let (window, hugepage) = self.windows().find_map(|window| {
-            let claimed = if apart { window.claim_highest() } else { window.claim_hugepages(0, 1) };
-            claimed.map(|hugepage| (window, hugepage))
-        })?;
-        self.counters.hugepages.fetch_add(1, Relaxed);
+        let claim = |window: &Window<M>| {
+            if apart { window.claim_highest() } else { window.claim_hugepages(0, 1) }
+        };
+        let (window, hugepage) =
+            self.windows().find_map(|window| Some((window, claim(window)?)))?;
         if grain == Grain::Fine {
             self.prefer_hugepages(window, hugepage, 1);
         }
+        Some(self.begin(window, hugepage, grain, count))
+    }
+
+    /// Cuts a claimed hugepage: `count` granules for the caller, the rest for whoever comes.
+    fn begin<'a>(
+        &self,
+        window: &'a Window<M>,
+        hugepage: Hugepage,
+        grain: Grain,
+        count: usize,
+    ) -> (&'a Window<M>, Granule) {
+        self.counters.hugepages.fetch_add(1, Relaxed);
         window.begin(hugepage, grain);
         let rest = bit_range(count as u32, GRANULES_PER_HUGEPAGE - count);
         window.give_granules(hugepage, rest, self.now());
-        Some((window, hugepage.granule(0)))
+        (window, hugepage.granule(0))
     }
 
     /// Whole hugepages and, at the end, part of one.
@@ -309,12 +337,6 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         })?;
         self.counters.hugepages.fetch_add(hugepages as u64, Relaxed);
         self.prefer_hugepages(window, hugepage, count / GRANULES_PER_HUGEPAGE);
-        let fresh = window.clean_of(hugepage, hugepages);
-        if fresh >= MANY {
-            // What is free lies in too small pieces. It pays for the new memory, so that what is
-            // resident does not grow while as much lies idle.
-            self.purge_idle(fresh * HUGEPAGE);
-        }
         let first = hugepage.granule(0);
         let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
         if tail != 0 {

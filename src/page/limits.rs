@@ -7,19 +7,24 @@
 //! background thread, never inside an allocation.
 
 use super::heap::PageHeap;
+use super::window::Window;
 use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::{AtomicU8, AtomicU64, AtomicUsize};
-use crate::base::units::HUGEPAGE;
+use crate::base::units::{GRANULE, HUGEPAGE};
 use crate::os::{Os, Zeroed};
 
 /// How often, at most, memory is returned because the soft limit was crossed, in milliseconds.
 const PRESS_MS: u64 = 100;
 
-/// So much new memory is paid for by as much that lies idle: in pieces that do not fit, higher up, or for
-/// another kind of block. What is resident grows only where nothing is idle.
+/// So much new memory, or a sixty-fourth of the heap, is reason to look for what lies idle: in pieces that
+/// do not fit, higher up, or for another kind of block.
 const PAY_EVERY: usize = HUGEPAGE;
 /// A heap up to this size does not pay.
 const PAY_FROM: usize = 16 * HUGEPAGE;
+/// One part in so many may lie idle. What is above that pays for what is new, so that what is resident
+/// grows only with what is in use. Without such a part, blocks of changing size would return and fault
+/// in the same memory again and again.
+const IDLE_PART: usize = 8;
 
 /// Where the heap stands against its limits. Any thread, relaxed: policy and sums.
 #[derive(Debug)]
@@ -104,12 +109,19 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         if fresh != 0 {
             let before = self.counters.fresh.fetch_add(fresh as u64, Relaxed) as usize;
-            if before / PAY_EVERY != (before + fresh) / PAY_EVERY
-                && self.counters.backed.load(Relaxed) > PAY_FROM
-            {
-                self.purge_idle(PAY_EVERY.max(fresh));
+            let backed = self.counters.backed.load(Relaxed);
+            let every = PAY_EVERY.max(backed / 64);
+            if before / every != (before + fresh) / every && backed > PAY_FROM {
+                let spare = self.idle().saturating_sub(backed / IDLE_PART);
+                self.purge_idle(spare.min(every.max(fresh)));
             }
         }
+    }
+
+    /// Bytes that are free and may have memory behind them.
+    fn idle(&self) -> usize {
+        let granules: u32 = self.windows().map(Window::idle).sum();
+        granules as usize * GRANULE
     }
 
     /// Counts `bytes` more; answers how many there are.

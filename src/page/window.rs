@@ -96,7 +96,10 @@ impl Grain {
 /// What a claim found behind a hint.
 enum Claim {
     At(u32),
+    /// The hint is wrong.
     Stale,
+    /// The hint is right, but nothing there will do.
+    Unfit,
 }
 
 impl<M> Window<M> {
@@ -199,15 +202,23 @@ impl<M> Window<M> {
     // ---- granules of one hugepage ----
 
     /// Claims `count` granules at a multiple of 2^order in some hugepage of this grain that is in use
-    /// already. `count <= 1 << order`, `order < HUGEPAGE_ORDER`.
-    pub(super) fn claim_granules(&self, grain: Grain, order: u32, count: usize) -> Option<Granule> {
+    /// already; of `used` only such as have memory behind them. `count <= 1 << order`,
+    /// `order < HUGEPAGE_ORDER`.
+    pub(super) fn claim_granules(
+        &self,
+        grain: Grain,
+        order: u32,
+        count: usize,
+        used: bool,
+    ) -> Option<Granule> {
         for hinted in order..HUGEPAGE_ORDER {
             let hints = &self.orders[grain as usize][hinted as usize];
             let mut from = 0;
             while let Some(index) = hints.first(from) {
                 let hugepage = Hugepage(index as u32);
-                match self.claim_in(hugepage, order, hinted, count) {
+                match self.claim_in(hugepage, order, hinted, count, used) {
                     Claim::At(bit) => return Some(hugepage.granule(bit)),
+                    Claim::Unfit => {}
                     Claim::Stale => hints.remove(index, || {
                         // Removing has acquired what made the hint true.
                         orders(self.free[index].load(Relaxed)) & (1 << hinted) != 0
@@ -220,15 +231,23 @@ impl<M> Window<M> {
     }
 
     /// Claims in one hugepage while it has a maximal run of order `hinted`.
-    fn claim_in(&self, hugepage: Hugepage, order: u32, hinted: u32, count: usize) -> Claim {
+    fn claim_in(
+        &self,
+        hugepage: Hugepage,
+        order: u32,
+        hinted: u32,
+        count: usize,
+        used: bool,
+    ) -> Claim {
         let word = &self.free[hugepage.index()];
         let mut old = word.load(Relaxed);
         loop {
             if orders(old) & (1 << hinted) == 0 {
                 return Claim::Stale;
             }
-            let Some(bit) = pick(old, order) else {
-                return Claim::Stale;
+            let fit = if used { old & self.dirty[hugepage.index()].load(Relaxed) } else { old };
+            let Some(bit) = pick(fit, order) else {
+                return Claim::Unfit;
             };
             let new = old & !bit_range(bit, count);
             if seed::on(Seed::ClaimByStore) {
@@ -258,7 +277,7 @@ impl<M> Window<M> {
             else {
                 continue;
             };
-            if let Claim::At(bit) = self.claim_in(hugepage, order, hinted, count) {
+            if let Claim::At(bit) = self.claim_in(hugepage, order, hinted, count, false) {
                 return Some(hugepage.granule(bit));
             }
         }
@@ -348,6 +367,22 @@ impl<M> Window<M> {
                     }
                     Err(now) => old = now,
                 }
+            }
+        }
+        None
+    }
+
+    /// Claims the lowest whole hugepage that was used before and still has memory behind it.
+    pub(super) fn claim_used(&self) -> Option<Hugepage> {
+        for (index, word) in self.map.iter().enumerate() {
+            let mut rest = word.load(Relaxed);
+            while rest != 0 {
+                let at = index * HUGEPAGES_PER_MAP_WORD + rest.trailing_zeros() as usize;
+                let hugepage = Hugepage(at as u32);
+                if self.dirty[at].load(Relaxed) != 0 && self.claim_hugepage(hugepage) {
+                    return Some(hugepage);
+                }
+                rest &= rest - 1;
             }
         }
         None
@@ -626,6 +661,14 @@ impl<M> Window<M> {
         words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
     }
 
+    /// Granules that are free and may have memory behind them.
+    pub(super) fn idle(&self) -> u32 {
+        (0..HUGEPAGES_PER_WINDOW as u32)
+            .map(|hugepage| self.look(Hugepage(hugepage)))
+            .map(|view| (view.free & !view.clean).count_ones())
+            .sum()
+    }
+
     /// Whether the system was asked for this hugepage.
     pub(super) fn advised(&self, hugepage: Hugepage) -> bool {
         let (word, bit) = bit_of(&self.advised, hugepage);
@@ -836,7 +879,7 @@ mod tests {
         let window = window();
         while window.claim_hugepages(6, 64).is_some() {}
         window.free[300].store(0b1100, Relaxed);
-        assert_eq!(window.claim_granules(Grain::Fine, 1, 2), None, "no hint was set");
+        assert_eq!(window.claim_granules(Grain::Fine, 1, 2, false), None, "no hint was set");
         assert_eq!(window.claim_anywhere(2, 3), None);
         assert_eq!(window.claim_anywhere(1, 2), Some(Hugepage(300).granule(2)));
         assert_eq!(window.claim_anywhere(0, 1), None);

@@ -3,10 +3,12 @@
 use super::stack::MAX_COUNT;
 use crate::base::classes::Class;
 
-/// Bytes of objects a class starts with room for.
-const START: usize = 1 << 20;
-/// Bytes of objects a class never has room for more than.
-const MOST: usize = 8 << 20;
+/// Bytes of objects a class starts with room for, and never has room for more than: small objects...
+const SMALL: [usize; 2] = [512 << 10, 8 << 20];
+/// ... and larger ones, of which a few keep much memory, and which cost more to use than to fetch.
+const LARGER: [usize; 2] = [64 << 10, 256 << 10];
+/// Larger than this.
+const LARGER_THAN: usize = 512;
 
 /// How often, at most, to look for what nobody takes, in milliseconds.
 pub const LOOK_EVERY_MS: u64 = 250;
@@ -18,11 +20,16 @@ pub fn surplus(unused: u32) -> u32 {
     unused - unused / 4
 }
 
+const fn room(class: Class) -> [usize; 2] {
+    if class.size() > LARGER_THAN { LARGER } else { SMALL }
+}
+
 /// The limit after it was doubled `doublings` times.
 pub fn limit(class: Class, doublings: u8) -> u32 {
     let node = class.batch() * class.size();
-    let start = (START / node).clamp(4, MAX_COUNT as usize / 2);
-    let most = (MOST / node).clamp(4, MAX_COUNT as usize);
+    let [start, most] = room(class);
+    let start = (start / node).clamp(2, MAX_COUNT as usize / 2);
+    let most = (most / node).clamp(4, MAX_COUNT as usize);
     (start << doublings.min(8)).min(most) as u32
 }
 
@@ -36,17 +43,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn about_a_mebibyte_at_first_and_bounded_for_ever() {
+    fn bounded_at_first_and_for_ever() {
         for class in Class::all() {
             let node = class.batch() * class.size();
+            let [start, most] = room(class);
             let first = limit(class, 0) as usize * node;
-            assert!(first <= START.max(4 * node));
-            assert!(first >= START / 4 || limit(class, 0) == MAX_COUNT / 2, "{class:?}");
+            assert!(first <= start.max(4 * node));
+            assert!(first >= start / 4 || limit(class, 0) == MAX_COUNT / 2, "{class:?}");
             let mut doublings = 0;
             while may_double(class, doublings) {
                 doublings += 1;
             }
-            assert!(limit(class, doublings) as usize * node <= MOST.max(4 * node));
+            assert!(limit(class, doublings) as usize * node <= most.max(4 * node));
             assert!(limit(class, u8::MAX) <= MAX_COUNT);
         }
     }

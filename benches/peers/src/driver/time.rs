@@ -63,9 +63,7 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                 let (allocator, twin) = line.turns[(i + round as usize) % line.turns.len()];
                 bar.set_message(format!("{} {name}", allocator.name));
                 let path = workers.path(line.profile, allocator);
-                let ran = workers::run(path, &name, twin, line.length);
-                bar.inc(1);
-                let report = match ran {
+                let report = match workers::run(path, &name, twin, line.length) {
                     Err(error) if allocator.feature.is_some() => {
                         let about = format!("{}, {name}: {error:#}", allocator.name);
                         measured.deaths.push(about);
@@ -73,6 +71,7 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                     }
                     report => report?,
                 };
+                bar.inc(1);
                 let who = if twin == Twin::Empty { HARNESS } else { allocator.name };
                 measured.samples.push(Sample::new(line.profile, &name, who, round, report.outcome));
                 let moment = |p| Moment::new(line.profile, who, round, p);
