@@ -17,6 +17,7 @@ mod sample;
 mod stats;
 mod table;
 mod time;
+mod warm;
 mod workers;
 
 use std::process::ExitCode;

@@ -10,6 +10,7 @@ use crate::{
     profile::Profile,
     results,
     sample::{Depth, FloorCost, HARNESS, Moment, Sample},
+    warm::Warm,
     workers::{self, Length, Twin, Workers},
 };
 
@@ -51,6 +52,7 @@ struct Line {
 /// or the system's allocator fails is an error; another's death is noted, and the rest goes on.
 pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
     let mut measured = Measured::default();
+    let mut warm = Warm::default();
     let lines = lines(plan, &mut measured.deaths);
     let runs = lines.iter().map(|line| line.rounds as usize * line.turns.len()).sum::<usize>();
     let deep = lines.iter().filter(|line| counts_calls(plan, line)).count();
@@ -63,6 +65,7 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                 let (allocator, twin) = line.turns[(i + round as usize) % line.turns.len()];
                 bar.set_message(format!("{} {name}", allocator.name));
                 let path = workers.path(line.profile, allocator);
+                warm.up(&name);
                 let report = match workers::run(path, &name, twin, line.length) {
                     Err(error) if allocator.feature.is_some() => {
                         let about = format!("{}, {name}: {error:#}", allocator.name);
@@ -73,7 +76,9 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                 };
                 bar.inc(1);
                 let who = if twin == Twin::Empty { HARNESS } else { allocator.name };
-                measured.samples.push(Sample::new(line.profile, &name, who, round, report.outcome));
+                let sample = Sample::new(line.profile, &name, who, round, report.outcome);
+                warm.note(&sample);
+                measured.samples.push(sample);
                 let moment = |p| Moment::new(line.profile, who, round, p);
                 measured.moments.extend(report.points.into_iter().map(moment));
             }
