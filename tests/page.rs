@@ -87,8 +87,10 @@ fn random_work(tower: &Tower, rng: &mut Rng, steps: usize, most_order: usize) {
     let mut held = Vec::new();
     for _ in 0..steps {
         if held.len() < 60 && rng.once_in(2) {
-            let order = rng.below(most_order + 1) as u32;
-            let count = rng.below(1 << order) + 1;
+            // Now and then neighbouring hugepages, wherever they lie, over the words of the map.
+            let long = most_order > 6 && rng.once_in(20);
+            let order = if long { 6 } else { rng.below(most_order + 1) as u32 };
+            let count = if long { 65 + rng.below(640) } else { 1 + rng.below(1 << order) };
             held.extend(Held::take(tower, order, count));
         } else if !held.is_empty() {
             held.swap_remove(rng.below(held.len())).give(tower);
