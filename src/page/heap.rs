@@ -434,7 +434,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             if bytes <= needed {
                 return false;
             }
-            bytes = (bytes / 2).max(needed);
+            bytes = (bytes / 2).next_multiple_of(HUGEPAGE).max(needed);
         }
     }
 
