@@ -34,7 +34,7 @@ struct Arguments {
     #[arg(long)]
     compile: bool,
     /// Where `c-programs.csv` and `c-programs.svg` are written.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../results"))]
+    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
     out: PathBuf,
     /// Use this libspandrel.so instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
