@@ -80,7 +80,7 @@ fn the_table_has_a_row_for_each() {
         .assert()
         .success()
         .stdout(
-            is_match(r"(?m)^│ spandrel ┆ +[0-9.]+ m?s ±0% ┆ 1\.00 ┆")
+            is_match(r"(?m)^│ spandrel ┆ +[0-9.]+ m?s ±0% ┆ +1\.00 ┆")
                 .unwrap()
                 .and(is_match(r"(?m)^│ system   ┆ ").unwrap())
                 .and(contains("\n1 run on each of 2 allocators, taking turns; ")),

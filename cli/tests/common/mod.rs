@@ -3,7 +3,6 @@
 
 use assert_cmd::Command;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,11 +24,16 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// A file with a mode.
+/// A file with a mode. Another process writes it: a file that this one has just written cannot be
+/// executed while a test beside it is between fork and exec, and holds it open.
 pub fn file(directory: &Path, name: &str, contents: &[u8], mode: u32) -> PathBuf {
     let path = directory.join(name);
-    fs::write(&path, contents).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    let source = directory.join(format!(".{name}"));
+    fs::write(&source, contents).unwrap();
+    let mut install = std::process::Command::new("install");
+    let status =
+        install.args(["-m", &format!("{mode:o}")]).args([&source, &path]).status().unwrap();
+    assert!(status.success());
     path
 }
 
