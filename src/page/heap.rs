@@ -160,6 +160,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let (window, first) = self.claim_counted(grain, order, count, counted)?;
         let fresh = window.soil(first, count, |_, _| {});
         self.admitted(counted, fresh * GRANULE);
+        window.set_watched(first, false);
         Some(Run { window, first, zeroed: fresh == count })
     }
 
@@ -191,7 +192,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let drop = self.zeroing.drops(bytes);
         // SAFETY: the caller's granules, whole pages.
         let resident = unsafe { self.os.clear(at, bytes, drop) };
-        if window.watched(first) {
+        // The block that began here last had as many granules, so what is resident is its user's doing.
+        if window.watched(first) && window.length(first) == count {
             self.zeroing.learn(resident * 2 >= bytes);
         }
         window.set_watched(first, drop || resident == 0);

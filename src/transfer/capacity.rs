@@ -1,13 +1,15 @@
 //! How many nodes of a class the transfer cache keeps. Pure functions.
 
-use super::stack::MAX_COUNT;
 use crate::base::classes::Class;
 
-/// Bytes of objects a class starts with room for, and never has room for more than: small objects...
-const SMALL: [usize; 2] = [512 << 10, 8 << 20];
-/// ... and larger ones, of which a few keep much memory, and which cost more to use than to fetch.
+/// Nodes a class starts with room for, and never has room for more than. Objects come back from here in
+/// the order they were freed in, and from the spans in the order of their addresses, which is worth more
+/// than the way down costs: so this is room for what goes to and fro, not for what is left over.
+const NODES: [usize; 2] = [16, 128];
+/// The same in bytes of objects.
+const BYTES: [usize; 2] = [256 << 10, 1 << 20];
+/// The same for objects larger than [`LARGER_THAN`], of which a few keep much memory.
 const LARGER: [usize; 2] = [64 << 10, 256 << 10];
-/// Larger than this.
 const LARGER_THAN: usize = 512;
 
 /// How often, at most, to look for what nobody takes, in milliseconds.
@@ -20,16 +22,17 @@ pub fn surplus(unused: u32) -> u32 {
     unused - unused / 4
 }
 
+/// Bytes of objects that a class has room for at first and at most.
 const fn room(class: Class) -> [usize; 2] {
-    if class.size() > LARGER_THAN { LARGER } else { SMALL }
+    if class.size() > LARGER_THAN { LARGER } else { BYTES }
 }
 
 /// The limit after it was doubled `doublings` times.
 pub fn limit(class: Class, doublings: u8) -> u32 {
     let node = class.batch() * class.size();
     let [start, most] = room(class);
-    let start = (start / node).clamp(2, MAX_COUNT as usize / 2);
-    let most = (most / node).clamp(4, MAX_COUNT as usize);
+    let start = (start / node).clamp(2, NODES[0]);
+    let most = (most / node).clamp(4, NODES[1]);
     (start << doublings.min(8)).min(most) as u32
 }
 
@@ -41,6 +44,7 @@ pub fn may_double(class: Class, doublings: u8) -> bool {
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;
+    use crate::transfer::stack::MAX_COUNT;
 
     #[test]
     fn bounded_at_first_and_for_ever() {
@@ -49,7 +53,7 @@ mod tests {
             let [start, most] = room(class);
             let first = limit(class, 0) as usize * node;
             assert!(first <= start.max(4 * node));
-            assert!(first >= start / 4 || limit(class, 0) == MAX_COUNT / 2, "{class:?}");
+            assert!(first >= start / 4 || limit(class, 0) == NODES[0] as u32, "{class:?}");
             let mut doublings = 0;
             while may_double(class, doublings) {
                 doublings += 1;
