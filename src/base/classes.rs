@@ -207,12 +207,12 @@ impl Class {
         Self((index * STRIDE) as u16)
     }
 
-    /// The class of a span with this class byte, see [`Use`].
+    /// The class of a span with this class word, see [`Use`].
     #[inline(always)]
-    pub const fn from_byte(byte: u8) -> Self {
-        // SAFETY: the byte of a span is its class's index plus one.
-        unsafe { core::hint::assert_unchecked(byte >= 1 && byte as usize <= CLASSES) };
-        Self((byte as u16 - 1) * STRIDE as u16)
+    pub const fn from_word(word: usize) -> Self {
+        // SAFETY: the word of a span is its class plus one stride.
+        unsafe { core::hint::assert_unchecked(word >= STRIDE && word <= CLASSES * STRIDE) };
+        Self((word - STRIDE) as u16)
     }
 
     /// All classes, smallest first.
@@ -266,7 +266,8 @@ impl fmt::Debug for Class {
     }
 }
 
-/// What a window's page map says of a granule, packed into its class byte.
+/// What a window's page map says of a granule, packed into its class word: like a class, a multiple
+/// of [`STRIDE`], so that it leads to the bin without arithmetic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// Free, or not ours.
@@ -279,30 +280,33 @@ pub enum Use {
     Mapping,
 }
 
-/// How many class bytes there are.
+/// How many class words there are.
 pub const USES: usize = CLASSES + 3;
 
 impl Use {
-    /// The class byte.
+    /// The class word.
     #[inline]
-    pub const fn pack(self) -> u8 {
+    pub const fn pack(self) -> u16 {
         match self {
             Use::None => 0,
-            Use::Span(class) => class.index() as u8 + 1,
-            Use::Large => CLASSES as u8 + 1,
-            Use::Mapping => CLASSES as u8 + 2,
+            Use::Span(class) => class.0 + STRIDE as u16,
+            Use::Large => ((CLASSES + 1) * STRIDE) as u16,
+            Use::Mapping => ((CLASSES + 2) * STRIDE) as u16,
         }
     }
 
-    /// Reads a class byte.
+    /// Reads a class word.
     #[inline]
-    pub const fn unpack(byte: u8) -> Self {
-        const LARGE: u8 = Use::Large.pack();
-        const MAPPING: u8 = Use::Mapping.pack();
-        match byte {
+    pub const fn unpack(word: u16) -> Self {
+        const LARGE: u16 = Use::Large.pack();
+        const MAPPING: u16 = Use::Mapping.pack();
+        const LAST: u16 = (CLASSES * STRIDE) as u16;
+        match word {
             LARGE => Use::Large,
             MAPPING => Use::Mapping,
-            1.. if (byte as usize) <= CLASSES => Use::Span(Class::from_index(byte as usize - 1)),
+            1..=LAST if word.is_multiple_of(STRIDE as u16) => {
+                Use::Span(Class::from_word(word as usize))
+            }
             _ => Use::None,
         }
     }
@@ -408,11 +412,11 @@ mod tests {
     }
 
     #[test]
-    fn class_bytes_round_trip() {
-        for byte in 0..=255 {
-            let usage = Use::unpack(byte);
-            assert!(usage == Use::None || usage.pack() == byte);
-            assert!((usage.pack() as usize) < USES);
+    fn class_words_round_trip() {
+        for word in 0..=u16::MAX {
+            let usage = Use::unpack(word);
+            assert!(usage == Use::None || usage.pack() == word);
+            assert!((usage.pack() as usize) < USES * STRIDE);
         }
         for class in Class::all() {
             assert_eq!(Use::unpack(Use::Span(class).pack()), Use::Span(class));

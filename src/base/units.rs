@@ -52,8 +52,9 @@ pub const WINDOW: usize = 1 << WINDOW_SHIFT;
 pub const HUGEPAGES_PER_WINDOW: usize = 1 << (WINDOW_SHIFT - HUGEPAGE_SHIFT);
 /// Granules in a window.
 pub const GRANULES_PER_WINDOW: usize = 1 << (WINDOW_SHIFT - GRANULE_SHIFT);
-/// Windows that user addresses can name.
-pub const WINDOWS: usize = 1 << (geometry::ADDRESS_BITS - WINDOW_SHIFT);
+/// Windows that user addresses can name, but for the topmost, which holds the main thread's stack: a
+/// bound that is no power of two is one instruction less to compare with.
+pub const WINDOWS: usize = (1 << (geometry::ADDRESS_BITS - WINDOW_SHIFT)) - 1;
 /// The most objects one batch carries.
 pub const BATCH: usize = geometry::BATCH;
 

@@ -1,6 +1,6 @@
 //! Calls that bring no `Layout`: what C has.
 //!
-//! A free finds the block's class by its address: page map, window, class byte. Two loads and a
+//! A free finds the block's class by its address: page map, window, class word. Two loads and a
 //! multiplication tell an object's start from any other address, so an address that was never handed
 //! out is seen before anything is done with it, and nothing behind it is ever read.
 
@@ -12,7 +12,7 @@ use crate::cache::slot;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-/// What tells the start of an object from other addresses in its span, by class byte.
+/// What tells the start of an object from other addresses in its span, by class word.
 #[derive(Clone, Copy)]
 #[repr(C, align(32))]
 struct Check {
@@ -46,11 +46,13 @@ impl Check {
     }
 }
 
-/// The class of the object that starts at `addr`; `None` if none does, or something else does.
+/// The class word of the object that starts at `addr`; `None` if none does, or something else does.
 #[inline(always)]
-fn object_at(addr: usize) -> Option<Class> {
-    let byte = pages().find(addr)?.class_byte(Granule::of(addr));
-    CHECKS[byte as usize].is_start(addr).then(|| Class::from_byte(byte))
+fn object_at(addr: usize) -> Option<usize> {
+    let word = pages().find(addr)?.class_word(Granule::of(addr));
+    // SAFETY: there is a check for every class word, STRIDE bytes apart.
+    let check = unsafe { &*CHECKS.as_ptr().byte_add(word) };
+    check.is_start(addr).then_some(word)
 }
 
 /// A block as the page map knows it.
@@ -62,8 +64,8 @@ enum Block {
 
 /// The block that starts at `addr`; dies by name if none does.
 fn block_at(addr: usize) -> Block {
-    if let Some(class) = object_at(addr) {
-        return Block::Object(class);
+    if let Some(word) = object_at(addr) {
+        return Block::Object(Class::from_word(word));
     }
     match pages().large_at(addr) {
         Some((usage, bytes)) => Block::Large(usage, bytes),
@@ -123,14 +125,14 @@ pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
 /// `at` is null or a block that nobody uses any more. An address that is neither dies by name.
 #[inline(always)]
 pub unsafe fn free(at: *mut u8) {
-    let Some(class) = object_at(at.addr()) else {
+    let Some(word) = object_at(at.addr()) else {
         // SAFETY: the caller's promise.
         return unsafe { free_rest(at) };
     };
     // SAFETY: the bin is the running thread's own, or pinned; the caller gives the object up.
-    if !unsafe { slot::current().bin(class).push_once(at) } {
+    if !unsafe { slot::current().bin_of_word(word).push_once(at) } {
         // SAFETY: as above.
-        unsafe { give_slow(at, class) };
+        unsafe { give_slow(at, Class::from_word(word)) };
     }
 }
 

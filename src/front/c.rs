@@ -412,8 +412,10 @@ macro_rules! export_c {
                 ///
                 /// # Safety
                 /// As in C.
+                // Nothing unwinds. "C-unwind" says that nothing has to be done if it did, so that the
+                // slow paths are jumps and the fast ones need no frame.
                 #[unsafe(no_mangle)]
-                pub unsafe extern "C" fn $name($($arg: $type),*) -> $answer {
+                pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $answer {
                     // SAFETY: the caller's promise is C's.
                     unsafe { $crate::front::c::$name($($arg),*) }
                 }

@@ -17,7 +17,7 @@ use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::base::sync::{AtomicU8, AtomicU32, AtomicU64, UnsafeCell};
+use crate::base::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, UnsafeCell};
 use crate::base::units::*;
 
 const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
@@ -49,8 +49,8 @@ pub struct Window<M> {
     /// Granules at which a zeroed block began that had no memory behind it. Only the holder of a
     /// granule touches its bit.
     watched: [AtomicU64; HUGEPAGES_PER_WINDOW],
-    /// The class byte of each granule, see [`Use`]. Written by the holder of the granule.
-    uses: [AtomicU8; GRANULES_PER_WINDOW],
+    /// The class word of each granule, see [`Use`]. Written by the holder of the granule.
+    uses: [AtomicU16; GRANULES_PER_WINDOW],
     /// Hugepages of which a part was returned, so that the system holds them in small pages. Any thread.
     broken: [AtomicU64; MAP_WORDS],
     /// 1 once the system was asked for a hugepage here. Any thread; asking twice does no harm.
@@ -117,7 +117,7 @@ impl<M> Window<M> {
                 freed_at: array![AtomicU32::new(0); HUGEPAGES_PER_WINDOW],
                 lengths: array![AtomicU32::new(0); GRANULES_PER_WINDOW],
                 watched: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
-                uses: array![AtomicU8::new(0); GRANULES_PER_WINDOW],
+                uses: array![AtomicU16::new(0); GRANULES_PER_WINDOW],
                 broken: array![AtomicU64::new(0); MAP_WORDS],
                 advised: array![AtomicU64::new(0); MAP_WORDS],
                 above,
@@ -150,31 +150,36 @@ impl<M> Window<M> {
         Use::unpack(self.uses[granule.index()].load(Relaxed))
     }
 
-    /// The class byte of the granule, below [`USES`](crate::base::classes::USES).
+    /// The class word of the granule, as [`Use::pack`] makes it. Exact if the granule holds a block of
+    /// the caller's.
     #[inline(always)]
-    pub fn class_byte(&self, granule: Granule) -> u8 {
-        let byte = self.uses[granule.index()].load(Relaxed);
-        // SAFETY: the bytes are zero at first and stored by `Use::pack`.
-        unsafe { core::hint::assert_unchecked((byte as usize) < crate::base::classes::USES) };
-        byte
+    pub fn class_word(&self, granule: Granule) -> usize {
+        // A volatile read, because the compiler extends an atomic in an instruction of its own.
+        // SAFETY: an entry of a live table. Whoever may free a block was handed it after its word was
+        // written; for an address that is no block, any value of the word is a right answer.
+        #[cfg(not(spandrel_model))]
+        let word = unsafe { self.uses[granule.index()].as_ptr().read_volatile() };
+        #[cfg(spandrel_model)]
+        let word = self.uses[granule.index()].load(Relaxed);
+        word as usize
     }
 
     /// Notes what `count` granules that the caller holds are used for.
     pub fn set_usage(&self, first: Granule, count: usize, usage: Use) {
-        for byte in &self.uses[first.index()..first.index() + count] {
-            byte.store(usage.pack(), Relaxed);
+        for word in &self.uses[first.index()..first.index() + count] {
+            word.store(usage.pack(), Relaxed);
         }
     }
 
     /// Takes the mark of a block off its first granule: true for exactly one caller.
     pub fn unmark(&self, first: Granule, usage: Use) -> bool {
-        let byte = &self.uses[first.index()];
+        let word = &self.uses[first.index()];
         if seed::on(Seed::UnmarkByStore) {
-            let marked = byte.load(Relaxed) == usage.pack();
-            byte.store(Use::None.pack(), Relaxed);
+            let marked = word.load(Relaxed) == usage.pack();
+            word.store(Use::None.pack(), Relaxed);
             return marked;
         }
-        byte.compare_exchange(usage.pack(), Use::None.pack(), Relaxed, Relaxed).is_ok()
+        word.compare_exchange(usage.pack(), Use::None.pack(), Relaxed, Relaxed).is_ok()
     }
 
     /// The length noted for the block that starts here, in granules.

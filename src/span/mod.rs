@@ -143,7 +143,7 @@ impl<O: Os> Spans<O> {
                 let free: u32 =
                     span.bits().iter().map(|word| word.load(Acquire).count_ones()).sum();
                 let broken = if !state.serves(class) {
-                    Some("a class byte names no living span")
+                    Some("a class word names no living span")
                 } else if state.owned() {
                     Some("a span is owned by nobody")
                 } else if state.live() + free != shape.objects {
