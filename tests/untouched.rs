@@ -98,6 +98,10 @@ impl Os for Sealed {
         false
     }
 
+    fn process(&self) -> u32 {
+        self.0.process()
+    }
+
     fn counts(&self) -> OsCounts {
         self.0.counts()
     }

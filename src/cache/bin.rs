@@ -111,6 +111,19 @@ impl Bin {
         top.addr().saturating_sub(base.addr()) / size_of::<Slot>()
     }
 
+    /// Forgets its array and whatever is there.
+    pub(super) fn pin(&self) {
+        self.base.store(ptr::null_mut(), Relaxed);
+        self.top.store(ptr::null_mut(), Relaxed);
+        self.low.set(ptr::null_mut());
+        self.end.set(ptr::null_mut());
+    }
+
+    /// Where `top` points to.
+    pub(super) fn top(&self) -> usize {
+        self.top.load(Relaxed).addr()
+    }
+
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -5,6 +5,7 @@
 //! [`slot`] ties one to the running thread.
 
 pub mod bin;
+mod journal;
 pub mod registry;
 pub mod sizing;
 #[cfg(not(spandrel_model))]
@@ -20,6 +21,7 @@ use crate::os::{Os, Zeroed, metadata_bytes};
 use crate::span::Objects;
 use bin::Bin;
 use core::ptr;
+use journal::Journal;
 use registry::Registry;
 use sizing::{Event, Slots};
 
@@ -32,13 +34,14 @@ pub struct ThreadCache {
     owner: UnsafeCell<Owner>,
     /// The cache added before this one. Constant once on the list.
     next: AtomicPtr<ThreadCache>,
-    /// 1 while no thread owns it.
-    idle: AtomicU32,
+    /// The process whose thread owns it, or [`registry::IDLE`].
+    process: AtomicU32,
+    journal: Journal,
     counters: Counters,
 }
 
 // SAFETY: the bins' pointers and `owner` are touched by the owner alone, which changes hands through
-// `idle`; everything else is atomic.
+// `process`; everything else is atomic.
 unsafe impl Sync for ThreadCache {}
 
 /// Kept by the owner with plain adds, read by reports.
@@ -116,7 +119,8 @@ impl ThreadCache {
                     rounds: 0,
                 }),
                 next: AtomicPtr::new(ptr::null_mut()),
-                idle: AtomicU32::new(0),
+                process: AtomicU32::new(0),
+                journal: Journal::new(),
                 counters: Counters {
                     refills: AtomicU64::new(0),
                     refilled: AtomicU64::new(0),
@@ -163,7 +167,24 @@ impl ThreadCache {
 
     /// Whether a thread owns it.
     pub fn in_use(&self) -> bool {
-        self.idle.load(Relaxed) == 0
+        self.process.load(Relaxed) != registry::IDLE
+    }
+
+    /// The process whose thread owns it, as far as that thread has looked.
+    #[inline]
+    pub fn process(&self) -> u32 {
+        self.process.load(Relaxed)
+    }
+
+    /// The owner has seen that its process is this one.
+    pub fn set_process(&self, process: u32) {
+        self.process.store(process, Relaxed);
+    }
+
+    /// Whether it belongs to a thread of another process than `now`, which has inherited its memory.
+    fn is_orphan(&self, mine: &ThreadCache, now: u32) -> bool {
+        let process = self.process();
+        process != now && process != registry::IDLE && !ptr::eq(self, mine)
     }
 
     /// What happened on its slow paths.
@@ -245,13 +266,16 @@ impl<B: Objects> Caches<B> {
     /// A cache for a thread that has none: an idle one, or a new one. `None` when the system has no
     /// memory for it.
     pub fn adopt(&self) -> Option<&ThreadCache> {
-        let cache = match self.registry.adopt() {
+        let process = self.below.os().process();
+        let cache = match self.registry.adopt(process) {
             Some(cache) => cache,
             None => {
                 let mapped = self.below.os().metadata::<Mapped>()?.cast::<ThreadCache>();
-                self.registry.add(mapped);
                 // SAFETY: mapped above, zeroed, never unmapped.
-                unsafe { mapped.as_ref() }
+                let cache = unsafe { mapped.as_ref() };
+                cache.set_process(process);
+                self.registry.add(mapped);
+                cache
             }
         };
         cache.with_owner(|owner| {
@@ -312,19 +336,25 @@ impl<B: Objects> Caches<B> {
                 // SAFETY: the caller owns the cache, and the array has `capacity` slots.
                 wanted => unsafe { bin.slots(wanted) },
             };
+            slots.fill(ptr::null_mut());
+            cache.journal.refilling(class);
             let got = self.below.take(class, slots);
             add(&cache.counters.refills, 1);
             add(&cache.counters.refilled, got);
+            let object = match got {
+                0 => ptr::null_mut(),
+                _ => slots[got - 1],
+            };
+            if capacity != 0 {
+                // SAFETY: the slots below the last one hold objects that were just taken.
+                unsafe { bin.set_len(got.saturating_sub(1)) };
+            }
+            cache.journal.done();
             if got == 0 {
                 return ptr::null_mut();
             }
             owner.surplus = owner.surplus.saturating_sub(got * class.size());
             owner.come_back(got * class.size());
-            let object = slots[got - 1];
-            if capacity != 0 {
-                // SAFETY: the slots below the last one hold objects that were just taken.
-                unsafe { bin.set_len(got - 1) };
-            }
             self.sweep_sometimes(cache, owner);
             object
         })
@@ -403,16 +433,29 @@ impl<B: Objects> Caches<B> {
         // SAFETY: the caller owns the cache and uses the bin again only below.
         let objects = unsafe { bin.objects() };
         let held = objects.len();
+        let journal = &cache.journal;
+        journal.giving(class);
+        let mut given = 0;
         if count < held && class.size() > sizing::SCATTERED {
             // The lowest stay, whatever their age, so that the spans above may end.
             objects.sort_unstable_by(|a, b| b.cmp(a));
         }
         for batch in objects[..count].chunks_mut(class.batch()) {
-            self.below.give(class, batch);
+            given += batch.len();
+            self.below.give_noting(class, batch, || journal.given(given));
         }
-        objects.copy_within(count.., 0);
+        // Not in one `copy_within`: no object may be in registers only.
+        let mut moved = 0;
+        while moved < held - count {
+            let more = count.min(held - count - moved);
+            let (to, from) = objects[moved..].split_at_mut(count);
+            to[..more].copy_from_slice(&from[..more]);
+            moved += more;
+            journal.moved(moved);
+        }
         // SAFETY: the hottest objects now lie at the front.
         unsafe { bin.set_len(held - count) };
+        journal.done();
         add(&cache.counters.spills, 1);
         add(&cache.counters.spilled, count);
     }

@@ -1,7 +1,7 @@
 //! All thread caches there ever were. A cache outlives its thread and is adopted by a later one.
 //!
 //! # Orderings
-//! A retiring thread releases its cache through `idle`, an adopting one acquires it (model M5). The
+//! A retiring thread releases its cache through `process`, an adopting one acquires it (model M5). The
 //! list is only ever added to, so a report may walk it at any time.
 
 use super::ThreadCache;
@@ -9,6 +9,9 @@ use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicPtr, AtomicUsize};
 use core::ptr::{self, NonNull};
+
+/// The process of a cache that waits for a thread.
+pub(super) const IDLE: u32 = u32::MAX;
 
 /// The list of caches and how many of them are idle.
 #[derive(Debug)]
@@ -56,15 +59,15 @@ impl Registry {
         self.count.fetch_add(1, Relaxed);
     }
 
-    /// Takes over a cache whose thread is gone.
-    pub(super) fn adopt(&self) -> Option<&ThreadCache> {
+    /// Takes over a cache whose thread is gone, for a thread of this process.
+    pub(super) fn adopt(&self, process: u32) -> Option<&ThreadCache> {
         if self.idle.load(Relaxed) == 0 {
             return None;
         }
         let acquire = seed::weaken(Seed::AdoptRelaxed, Acquire);
-        let adopted = self
-            .iter()
-            .find(|cache| cache.idle.compare_exchange(1, 0, acquire, Relaxed).is_ok())?;
+        let adopted = self.iter().find(|cache| {
+            cache.process.compare_exchange(IDLE, process, acquire, Relaxed).is_ok()
+        })?;
         self.idle.fetch_sub(1, Relaxed);
         Some(adopted)
     }
@@ -73,7 +76,7 @@ impl Registry {
     pub(super) fn offer(&self, cache: &ThreadCache) {
         // First the count, then the flag: the count never falls below zero.
         self.idle.fetch_add(1, Relaxed);
-        cache.idle.store(1, Release);
+        cache.process.store(IDLE, Release);
     }
 
     /// Caches there are, and how many of them wait for a thread.
@@ -95,18 +98,18 @@ mod tests {
     #[test]
     fn an_idle_cache_is_adopted_once() {
         let registry = Registry::new();
-        assert!(registry.adopt().is_none());
+        assert!(registry.adopt(1).is_none());
         let caches: Vec<_> = (0..3).map(|_| &*Box::leak(Box::new(ThreadCache::new()))).collect();
         caches.iter().for_each(|&cache| registry.add(NonNull::from(cache)));
         assert_eq!(registry.counts(), (3, 0));
         assert!(
             registry.iter().map(ptr::from_ref).eq(caches.iter().rev().map(|&c| ptr::from_ref(c)))
         );
-        assert!(registry.adopt().is_none(), "all of them are in use");
+        assert!(registry.adopt(1).is_none(), "all of them are in use");
         registry.offer(caches[1]);
         assert!(!caches[1].in_use());
-        assert!(registry.adopt().is_some_and(|cache| ptr::eq(cache, caches[1])));
-        assert!(caches[1].in_use() && registry.adopt().is_none());
+        assert!(registry.adopt(1).is_some_and(|cache| ptr::eq(cache, caches[1])));
+        assert!(caches[1].in_use() && registry.adopt(1).is_none());
         assert_eq!(registry.counts(), (3, 0));
     }
 }

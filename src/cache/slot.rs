@@ -63,7 +63,9 @@ pub fn exit<B: Objects>(caches: &'static Caches<B>, hook: ExitHook) {
     if ptr::eq(cache, &raw const GONE) || ptr::eq(cache, &raw const NEW) {
         return;
     }
+    cache.enter();
     caches.empty(cache);
+    cache.leave();
     let again = caches.exit_round(cache) < ROUNDS
         && caches.below().os().at_thread_exit(hook, NonNull::from(cache).cast());
     if !again {

@@ -5,7 +5,9 @@
 //! out is seen before anything is done with it, and nothing behind it is ever read.
 
 use super::Spandrel;
-use super::building::{give_slow, pages, take_large, take_large_zeroed, take_slow};
+use super::building::{
+    give_found, give_slow, pages, resize_large, take_large, take_large_zeroed, take_slow,
+};
 use crate::base::classes::{C_ALIGN, CLASSES, Class, MIN_ALIGN, STRIDE, USES, Use};
 use crate::base::units::{GRANULE, Granule, MAX_ORDER};
 use crate::cache::slot;
@@ -145,7 +147,7 @@ unsafe fn free_rest(at: *mut u8) {
         // SAFETY: the caller gives up an object of this class.
         Block::Object(class) => unsafe { give_slow(at, class) },
         // SAFETY: the caller gives up this block.
-        Block::Large(usage, bytes) => unsafe { pages().large_free_found(block, usage, bytes) },
+        Block::Large(usage, bytes) => unsafe { give_found(block, usage, bytes) },
     }
 }
 
@@ -178,7 +180,7 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
         Block::Large(usage, bytes) => {
             if usage == Use::Large || bytes > GRANULE << MAX_ORDER {
                 // SAFETY: the caller's block, as the page map knows it.
-                let resized = unsafe { pages().large_resize(at, bytes, size, 1) };
+                let resized = unsafe { resize_large(at, bytes, size, 1) };
                 if let Some(resized) = resized {
                     return resized.as_ptr();
                 }

@@ -3,7 +3,8 @@
 //! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
 //! allocation of the process may come before any constructor has run.
 
-use crate::base::classes::Class;
+use super::fork;
+use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
 use crate::os::Os;
@@ -33,22 +34,62 @@ unsafe extern "C" fn thread_ends(_: *mut u8) {
     slot::exit(&BUILDING, thread_ends);
 }
 
-/// The running thread's cache, if it has one.
-pub fn own_cache() -> Option<&'static ThreadCache> {
-    slot::own(&BUILDING, thread_ends)
+/// One slow call: the running thread's cache, if it has one, and what there is to see to first.
+pub struct Visit {
+    cache: Option<&'static ThreadCache>,
+    aside: bool,
+}
+
+impl Visit {
+    /// A slow call begins.
+    #[inline]
+    pub fn begin(allocating: bool) -> Self {
+        if fork::must_stand_aside() {
+            return Self { cache: None, aside: true };
+        }
+        let cache = slot::own(&BUILDING, thread_ends);
+        if let Some(cache) = cache
+            && cache.enter() == 0
+            && cache.process() != fork::process()
+        {
+            fork::settle(cache);
+        }
+        super::config::attend(allocating);
+        Self { cache, aside: false }
+    }
+
+    /// The running thread's cache, if it has one.
+    pub fn cache(&self) -> Option<&'static ThreadCache> {
+        self.cache
+    }
+
+    /// Whether the floors must be left alone for the moment.
+    pub fn aside(&self) -> bool {
+        self.aside
+    }
+}
+
+impl Drop for Visit {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(cache) = self.cache {
+            cache.leave();
+        }
+    }
 }
 
 /// An object for a thread whose bin is empty, or which has no bins.
 #[cold]
 #[inline(never)]
 pub fn take_slow(class: Class) -> *mut u8 {
-    super::config::attend(true);
-    let object = match own_cache() {
+    let visit = Visit::begin(true);
+    let object = match visit.cache() {
         Some(cache) => BUILDING.refill(cache, class),
+        None if visit.aside() => return take_aside(class.size(), 1),
         None => take_one(class),
     };
     if object.is_null() {
-        reclaim();
+        reclaim(&visit);
         return take_one(class);
     }
     object
@@ -61,11 +102,17 @@ fn take_one(class: Class) -> *mut u8 {
     one[0]
 }
 
+/// A mapping of its own for what would be smaller.
+#[cold]
+fn take_aside(size: usize, align: usize) -> *mut u8 {
+    pages().large_alloc_apart(size, align).map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
 /// Before the answer is null: what this thread keeps and what waits between threads goes back to
 /// the spans, and may end some.
 #[cold]
-fn reclaim() {
-    if let Some(cache) = own_cache() {
+fn reclaim(visit: &Visit) {
+    if let Some(cache) = visit.cache() {
         BUILDING.empty(cache);
     }
     BUILDING.below().flush();
@@ -78,10 +125,11 @@ fn reclaim() {
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow(object: *mut u8, class: Class) {
-    super::config::attend(false);
-    match own_cache() {
+    let visit = Visit::begin(false);
+    match visit.cache() {
         // SAFETY: the cache is the running thread's, and the object is given up.
         Some(cache) => unsafe { BUILDING.spill(cache, class, object) },
+        None if visit.aside() => {}
         None => spans().give(class, &mut [object]),
     }
 }
@@ -101,16 +149,19 @@ pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
 }
 
 fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
-    super::config::attend(true);
+    let visit = Visit::begin(true);
+    if visit.aside() {
+        return take_aside(size, align);
+    }
     if size <= GRANULE << MAX_ORDER && pages().would_grow(granules_for(size)) {
         // A few objects that wait in caches can keep much memory from being whole.
-        reclaim();
+        reclaim(&visit);
     }
     let block = pages().large_alloc(size, align, zero).or_else(|| {
         // Spans never make room for a mapping, let alone for what no system has.
         match Extent::of(size, align, pages().os().page_size()) {
             Some(Extent::Granules { .. }) => {
-                reclaim();
+                reclaim(&visit);
                 pages().large_alloc(size, align, zero)
             }
             _ => None,
@@ -120,4 +171,43 @@ fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
         BUILDING.below().tick();
     }
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// Takes a large block back.
+///
+/// # Safety
+/// `at` was handed out for `size` and `align` and nobody uses it any more.
+pub unsafe fn give_large(at: NonNull<u8>, size: usize, align: usize) {
+    if !Visit::begin(false).aside() {
+        // SAFETY: the caller's promise.
+        unsafe { pages().large_free(at, size, align) }
+    }
+}
+
+/// Takes back what the page map says is a block.
+///
+/// # Safety
+/// Nobody uses the block any more.
+pub unsafe fn give_found(at: NonNull<u8>, usage: Use, bytes: usize) {
+    if !Visit::begin(false).aside() {
+        // SAFETY: the caller's promise.
+        unsafe { pages().large_free_found(at, usage, bytes) }
+    }
+}
+
+/// Resizes a large block without copying it, or changes nothing.
+///
+/// # Safety
+/// As [`PageHeap::large_resize`].
+pub unsafe fn resize_large(
+    at: NonNull<u8>,
+    old: usize,
+    new: usize,
+    align: usize,
+) -> Option<NonNull<u8>> {
+    if Visit::begin(true).aside() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { pages().large_resize(at, old, new, align) }
 }

@@ -7,6 +7,7 @@ pub mod bare;
 pub mod building;
 pub mod c;
 pub mod config;
+mod fork;
 mod realloc;
 
 use crate::base::classes::Class;
@@ -163,7 +164,7 @@ unsafe fn give_large(at: *mut u8, layout: Layout) {
     config::attend(false);
     if let Some(at) = NonNull::new(at) {
         // SAFETY: the caller gives up a block it got for this layout.
-        unsafe { pages().large_free(at, layout.size(), layout.align()) };
+        unsafe { building::give_large(at, layout.size(), layout.align()) };
     }
 }
 
@@ -178,7 +179,11 @@ pub fn stats() -> Stats {
 /// pages of free objects, give up their memory. Answers how many bytes went back. What other running threads keep in their caches stays;
 /// [`flush_current_thread`] is theirs to call.
 pub fn purge() -> usize {
-    if let Some(cache) = slot::existing() {
+    let visit = building::Visit::begin(false);
+    if visit.aside() {
+        return 0;
+    }
+    if let Some(cache) = visit.cache() {
         BUILDING.empty(cache);
     }
     BUILDING.below().flush();
@@ -198,7 +203,9 @@ pub fn purge() -> usize {
 /// spandrel::flush_current_thread();
 /// ```
 pub fn flush_current_thread() {
-    if let Some(cache) = slot::existing() {
+    if slot::existing().is_some()
+        && let Some(cache) = building::Visit::begin(false).cache()
+    {
         BUILDING.empty(cache);
         BUILDING.below().tick();
     }

@@ -1,7 +1,7 @@
 //! `realloc` where the class does not hold: grow or shrink in place, move the pages, or copy.
 
 use super::Spandrel;
-use super::building::pages;
+use super::building::resize_large;
 use crate::base::classes::Class;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -18,7 +18,7 @@ pub unsafe fn change(at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         && Class::of(new_size, align).is_none()
         && let Some(block) = NonNull::new(at)
         // SAFETY: the caller's block was handed out for this layout.
-        && let Some(resized) = unsafe { pages().large_resize(block, size, new_size, align) }
+        && let Some(resized) = unsafe { resize_large(block, size, new_size, align) }
     {
         return resized.as_ptr();
     }

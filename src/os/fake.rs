@@ -175,6 +175,10 @@ mod real {
             self.works()
         }
 
+        fn process(&self) -> u32 {
+            1
+        }
+
         fn counts(&self) -> OsCounts {
             self.real.counts()
         }
@@ -351,6 +355,10 @@ mod modelled {
 
         fn at_thread_exit(&self, _: unsafe extern "C" fn(*mut u8), _: NonNull<u8>) -> bool {
             true
+        }
+
+        fn process(&self) -> u32 {
+            1
         }
 
         fn counts(&self) -> OsCounts {

@@ -349,6 +349,11 @@ impl Os for Linux {
         unsafe { libc::pthread_setspecific(key, token.as_ptr().cast()) == 0 }
     }
 
+    #[inline]
+    fn process(&self) -> u32 {
+        super::process::number(self.page_size())
+    }
+
     fn counts(&self) -> OsCounts {
         OsCounts {
             mapped: self.mapped.load(Relaxed),

@@ -17,6 +17,8 @@ mod cgroup;
 pub mod fake;
 #[cfg(all(target_os = "linux", not(spandrel_model)))]
 pub mod linux;
+#[cfg(all(target_os = "linux", not(spandrel_model)))]
+pub mod process;
 
 /// A type whose all-zero bytes are its valid initial state, so that fresh pages hold one ready made.
 ///
@@ -129,6 +131,9 @@ pub trait Os: Sync {
     /// Has `hook` called with `token` when this thread ends, after its other destructors; called
     /// again from inside the hook it asks for one more round. `false`: no hook can be had.
     fn at_thread_exit(&self, hook: unsafe extern "C" fn(*mut u8), token: NonNull<u8>) -> bool;
+
+    /// This process's number: at least 1, and another one in a forked child.
+    fn process(&self) -> u32;
 
     /// What was asked so far.
     fn counts(&self) -> OsCounts;

@@ -94,6 +94,13 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
     }
 
+    /// Hands out a mapping of its own whatever the size: one that touches nothing of the heap.
+    pub fn large_alloc_apart(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let unit = self.os.page_size().max(GRANULE);
+        let bytes = size.max(1).checked_next_multiple_of(unit)?;
+        self.new_mapping(bytes, align.max(HUGEPAGE))
+    }
+
     fn new_mapping(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let (at, window) = self.map_block(bytes, align)?;
         self.note_mapping(window, at, bytes);
@@ -232,6 +239,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                         self.give(window, first, count);
                     }
                     Use::Large => death::double_free(addr),
+                    // From `large_alloc_apart`, for a request that granules would have served.
+                    Use::Mapping if window.length(first) == count => {
+                        // SAFETY: the caller's promise.
+                        unsafe { self.large_free_found(at, Use::Mapping, count * GRANULE) };
+                    }
                     Use::Span(_) | Use::Mapping => death::wrong_class(addr),
                     Use::None => self.not_a_block(addr),
                 }

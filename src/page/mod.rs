@@ -9,6 +9,7 @@ pub mod bell;
 pub mod demand;
 pub mod heap;
 pub mod hugepage;
+mod inherit;
 pub mod large;
 pub mod limits;
 pub mod map;

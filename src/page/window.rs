@@ -17,7 +17,7 @@ use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::base::sync::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, UnsafeCell};
+use crate::base::sync::{AtomicU16, AtomicU32, AtomicU64, UnsafeCell};
 use crate::base::units::*;
 
 const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
@@ -345,6 +345,14 @@ impl<M> Window<M> {
             Grain::Sparse => word.fetch_or(bit, Relaxed),
             Grain::Fine => word.fetch_and(!bit, Relaxed),
         };
+    }
+
+    /// Sets the hints of a hugepage, or promotes it: whoever should have is gone.
+    pub(super) fn hint_again(&self, hugepage: Hugepage) {
+        match self.free[hugepage.index()].load(Acquire) {
+            WHOLE => self.promote(hugepage),
+            word => self.hint_new_orders(hugepage, 0, word),
+        }
     }
 
     // ---- whole hugepages ----

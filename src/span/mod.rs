@@ -19,6 +19,7 @@
 //! - take: `live`'s `fetch_add` is Relaxed: whoever later subtracts these objects got them from here
 //!   and so comes after it in the word's order.
 
+mod inherit;
 mod shed;
 pub mod state;
 pub mod table;
@@ -28,9 +29,10 @@ use crate::base::death;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicU64;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::base::units::{GRANULES_PER_WINDOW, Granule};
+use crate::base::units::{GRANULE, GRANULES_PER_WINDOW, Granule};
 use crate::os::Os;
 use crate::page::{Grain, PageHeap, Window};
+use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
 use state::{Offer, State};
 pub use table::{Span, SpanTable};
@@ -49,6 +51,12 @@ pub trait Objects {
 
     /// Takes objects of `class` back; at most a batch of them. Their order is not kept.
     fn give(&self, class: Class, objects: &mut [*mut u8]);
+
+    /// The same, and calls `leaving` right before the first of them may be handed out again.
+    fn give_noting(&self, class: Class, objects: &mut [*mut u8], leaving: impl FnOnce()) {
+        leaving();
+        self.give(class, objects);
+    }
 
     /// Called on slow paths, often: now and then, give back what is no longer wanted.
     fn tick(&self) {}
@@ -287,13 +295,15 @@ impl<O: Os> Spans<O> {
                 continue;
             }
             let mut mine = lowest(free, out.len() - got);
-            // Only the owner clears bits, so all of `mine` are still set.
-            word.fetch_and(!mine, Acquire);
+            // Names first, bits then: a forked child, in which this thread is no more, finds them.
+            let taken = mine;
             while mine != 0 {
                 out[got] = span.object(start, i as u32 * 64 + mine.trailing_zeros());
                 got += 1;
                 mine &= mine - 1;
             }
+            // Only the owner clears bits, so all of them are still set.
+            word.fetch_and(!taken, Acquire);
             if got == out.len() {
                 break;
             }
@@ -396,12 +406,26 @@ impl<O: Os> Spans<O> {
         self.pages.give(span.window, span.first, granules);
     }
 
-    /// The window of an object that comes home. Dies if it is none of ours, or not of this class.
-    fn home(&self, class: Class, addr: usize) -> &Window<SpanTable> {
+    /// The window of an object that comes home; `None` if it had a mapping of its own, which is gone
+    /// now. Dies if it is none of ours, or not of this class.
+    fn home(&self, class: Class, object: *mut u8) -> Option<&Window<SpanTable>> {
+        let addr = object.addr();
         let Some(window) = self.pages.find(addr) else { self.pages.not_a_block(addr) };
         match window.usage(Granule::of(addr)) {
-            Use::Span(its) if its == class => window,
-            Use::Span(_) | Use::Large | Use::Mapping => death::wrong_class(addr),
+            Use::Span(its) if its == class => Some(window),
+            Use::Mapping => {
+                // From `PageHeap::large_alloc_apart`, which may stand in for objects.
+                let shortest = self.os().page_size().max(GRANULE);
+                match (self.pages.large_at(addr), NonNull::new(object)) {
+                    (Some((usage, bytes)), Some(at)) if bytes == shortest => {
+                        // SAFETY: who gives the object gives up all of its block.
+                        unsafe { self.pages.large_free_found(at, usage, bytes) };
+                        None
+                    }
+                    _ => death::wrong_class(addr),
+                }
+            }
+            Use::Span(_) | Use::Large => death::wrong_class(addr),
             Use::None => self.pages.not_a_block(addr),
         }
     }
@@ -456,7 +480,10 @@ impl<O: Os> Objects for Spans<O> {
         objects.sort_unstable();
         let mut rest = &*objects;
         while let Some(&first) = rest.first() {
-            let window = self.home(class, first.addr());
+            let Some(window) = self.home(class, first) else {
+                rest = &rest[1..];
+                continue;
+            };
             let span = Span::at(window, first.addr(), class);
             let start = span.start();
             let end = start + class.span_bytes();

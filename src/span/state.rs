@@ -117,6 +117,12 @@ impl State {
         Self(self.0 | LISTED)
     }
 
+    /// In a forked child, counted anew: nobody owns it.
+    pub const fn recounted(self, live: u32, listed: bool) -> Self {
+        let listed = if listed { LISTED } else { 0 };
+        Self(self.0 & !(LIVE | OWNED | LISTED) | live as u64 | listed)
+    }
+
     /// The end, by whoever wins the exchange.
     pub const fn died(self) -> Self {
         Self((self.0 & !OWNED & !LISTED) | DEAD)

@@ -155,7 +155,8 @@ impl<B: Objects> Transfer<B> {
         got
     }
 
-    fn recycle(&self, batch: Batch<'_>) {
+    fn recycle(&self, mut batch: Batch<'_>) {
+        batch.fill(&[]);
         // A limit above the count's range is never reached.
         let kept = self.empty.push(batch, u32::MAX);
         debug_assert!(kept.is_ok());
@@ -169,6 +170,28 @@ impl<B: Objects> Transfer<B> {
     /// Whether anything waits here.
     pub fn is_waiting(&self) -> bool {
         self.shelves.iter().any(|shelf| shelf.full.count() != 0)
+    }
+
+    /// In a forked child: empties every node, on a stack or in the hands of a thread that the child
+    /// does not have, and shows their objects to `object`.
+    ///
+    /// # Safety
+    /// No other thread uses the transfer cache, and the caller holds no node.
+    pub unsafe fn inherit(&self, mut object: impl FnMut(*mut u8)) {
+        for shelf in &self.shelves {
+            shelf.full.clear();
+            shelf.low.store(0, Relaxed);
+        }
+        self.empty.clear();
+        let mut objects = [ptr::null_mut(); BATCH];
+        // SAFETY: the caller's promise: no node is on a stack or in anybody's hands.
+        unsafe {
+            self.nodes.reclaim(|mut batch| {
+                let count = batch.drain(&mut objects);
+                objects[..count].iter().for_each(|&at| object(at));
+                self.recycle(batch);
+            });
+        }
     }
 
     /// One class's counts.
@@ -250,6 +273,10 @@ impl<B: Objects> Objects for Transfer<B> {
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {
+        self.give_noting(class, objects, || {});
+    }
+
+    fn give_noting(&self, class: Class, objects: &mut [*mut u8], leaving: impl FnOnce()) {
         let shelf = &self.shelves[class.index()];
         let limit = capacity::limit(class, shelf.doublings.load(Relaxed));
         let node = if shelf.full.count() < limit {
@@ -259,10 +286,13 @@ impl<B: Objects> Objects for Transfer<B> {
         };
         if let Some(mut batch) = node {
             batch.fill(objects);
+            leaving();
             match shelf.full.push(batch, limit) {
                 Ok(()) => return,
                 Err(batch) => self.recycle(batch),
             }
+        } else {
+            leaving();
         }
         shelf.refusals.fetch_add(1, Relaxed);
         shelf.refused.store(1, Relaxed);

@@ -3,7 +3,7 @@
 //! A node is named by a 22-bit index and never unmapped, so a thread that read a stale index may
 //! still look at the node it names; the head's tag tells it that it was too late.
 
-use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell};
 use crate::base::units::BATCH;
 use crate::os::{Os, Zeroed, metadata_bytes};
@@ -130,6 +130,19 @@ impl Nodes {
         }
     }
 
+    /// Hands every node there is to `each`, once.
+    ///
+    /// # Safety
+    /// None is on a stack or held.
+    pub(super) unsafe fn reclaim(&self, mut each: impl FnMut(Batch<'_>)) {
+        for name in 1..=self.made.load(Acquire) {
+            if let Some(name) = NonZeroU32::new(name) {
+                // SAFETY: the caller's promise.
+                each(unsafe { self.hold(NodeId(name)) });
+            }
+        }
+    }
+
     /// Nodes made so far, and the bytes mapped for them.
     pub fn mapped(&self, page_size: usize) -> (u32, usize) {
         let chunks = self.chunks.iter().filter(|chunk| !chunk.load(Relaxed).is_null()).count();
@@ -169,7 +182,8 @@ impl<'a> Batch<'a> {
             // SAFETY: the batch is the only right to this load.
             unsafe { (&mut *load)[..objects.len()].copy_from_slice(objects) };
         });
-        self.node.len.store(objects.len() as u32, Relaxed);
+        // Release: a forked child finds the load of a node with a length complete.
+        self.node.len.store(objects.len() as u32, Release);
     }
 
     /// Unloads as many objects as fit into `out`; the rest stay. Answers how many.
@@ -180,7 +194,7 @@ impl<'a> Batch<'a> {
             // SAFETY: the batch is the only right to this load.
             out[..count].copy_from_slice(unsafe { &(&*load)[left..left + count] });
         });
-        self.node.len.store(left as u32, Relaxed);
+        self.node.len.store(left as u32, Release);
         count
     }
 }

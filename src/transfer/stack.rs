@@ -93,6 +93,11 @@ impl Stack {
         }
     }
 
+    /// Forgets its nodes; whoever still means to pop one of them fails.
+    pub(super) fn clear(&self) {
+        self.head.store(Head(self.head.load(Relaxed)).then(0, 0).0, Release);
+    }
+
     /// Nodes on it, at one moment, modulo [`MAX_COUNT`] plus one.
     pub fn count(&self) -> u32 {
         Head(self.head.load(Relaxed)).count()

@@ -1,0 +1,94 @@
+// fork while 16 threads allocate: the child allocates at once and gets back what the others had.
+#include "check.h"
+#include <pthread.h>
+#include <sys/wait.h>
+#include <time.h>
+
+enum { THREADS = 16, KEEP = 500, MOST = 2000, ENOUGH = 1 << 20 };
+
+// What a thread of the parent holds, so that the child can free it: at most one more is in flight.
+struct hand {
+    void *volatile held[KEEP];
+} hands[THREADS];
+static volatile int stop, go;
+static size_t before;
+
+// Spandrel's mallinfo2 counts exactly what the program holds; glibc's does not know of other arenas.
+size_t nallocx(size_t, int) __attribute__((weak));
+
+static void *work(void *arg) {
+    struct hand *hand = arg;
+    unsigned seed = (unsigned)(hand - hands) + 1;
+    while (!go)
+        usleep(100);
+    while (!stop) {
+        int at = rand_r(&seed) % KEEP;
+        void *old = hand->held[at];
+        hand->held[at] = NULL;
+        free(old);
+        size_t size = 1 + (size_t)rand_r(&seed) % MOST;
+        hand->held[at] = malloc(size);
+    }
+    return NULL;
+}
+
+static void child(void) {
+    size_t cached = nallocx ? mallinfo2().fsmblks : 0;
+    // At once, and every size.
+    for (size_t size = 1; size < 100000; size += size / 2 + 1) {
+        char *p = malloc(size);
+        CHECK(p != NULL);
+        memset(p, 1, size);
+        free(p);
+    }
+    // What sixteen threads had in their caches is not in anybody's any more.
+    CHECK(cached < ENOUGH || mallinfo2().fsmblks < cached / 2);
+    for (int t = 0; t < THREADS; t++)
+        for (int i = 0; i < KEEP; i++)
+            free(hands[t].held[i]);
+    if (nallocx) {
+        // An object that was between two instructions of the program, one between two of the
+        // allocator's. Of the largest class, or smaller.
+        size_t held = mallinfo2().uordblks, most = before + 2 * THREADS * nallocx(MOST, 0);
+        if (held > most) {
+            fprintf(stderr, "%zu bytes held, %zu expected at most\n", held, most);
+            malloc_stats();
+            _exit(1);
+        }
+    }
+    // Threads of the child take over the caches of the parent's.
+    pthread_t threads[4];
+    stop = 1;
+    memset(hands, 0, sizeof hands);
+    for (int t = 0; t < 4; t++)
+        CHECK(pthread_create(&threads[t], NULL, work, &hands[t]) == 0);
+    for (int t = 0; t < 4; t++)
+        CHECK(pthread_join(threads[t], NULL) == 0);
+    _exit(0);
+}
+
+int main(void) {
+    pthread_t threads[THREADS];
+    for (int t = 0; t < THREADS; t++)
+        CHECK(pthread_create(&threads[t], NULL, work, &hands[t]) == 0);
+    int ripe = 0;
+    before = mallinfo2().uordblks;
+    go = 1;
+    for (int round = 0; round < 60; round++) {
+        struct timespec while_ = {0, 1000000};
+        nanosleep(&while_, NULL);
+        ripe += nallocx && mallinfo2().fsmblks > ENOUGH;
+        pid_t pid = fork();
+        CHECK(pid >= 0);
+        if (pid == 0)
+            child();
+        int status;
+        CHECK(waitpid(pid, &status, 0) == pid);
+        CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    CHECK(!nallocx || ripe > 0);
+    stop = 1;
+    for (int t = 0; t < THREADS; t++)
+        CHECK(pthread_join(threads[t], NULL) == 0);
+    return 0;
+}
