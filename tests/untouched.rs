@@ -98,6 +98,14 @@ impl Os for Sealed {
         false
     }
 
+    fn thread(&self) -> u32 {
+        self.0.thread()
+    }
+
+    fn is_gone(&self, thread: u32) -> bool {
+        self.0.is_gone(thread)
+    }
+
     fn process(&self) -> u32 {
         self.0.process()
     }

@@ -7,6 +7,7 @@
 //! | [`invalid_free`] | spans: an address inside an object; page heap: not the start of a large block |
 //! | [`foreign_free`] | spans, page heap: an address that no window of ours holds |
 //! | [`wrong_class`] | spans, page heap: the block is of another class or length than the `Layout` says |
+//! | [`no_block`] | front: C asks for the size of what is no block |
 //!
 //! None of them is reached by a failure of the system: that is a null pointer.
 
@@ -32,6 +33,12 @@ pub fn foreign_free(addr: usize) -> ! {
 #[cold]
 pub fn wrong_class(addr: usize) -> ! {
     die("free with a size or alignment that is not the block's", addr)
+}
+
+/// Stops the process: a block was to be resized or measured, and there is none.
+#[cold]
+pub fn no_block(addr: usize) -> ! {
+    die("realloc or malloc_usable_size of an address that is not the start of a block", addr)
 }
 
 #[cfg(spandrel_model)]

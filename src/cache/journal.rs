@@ -9,6 +9,7 @@
 //! one that is being moved in or out may be missing. While a batch moves, the notes say which slots
 //! still count: see [`Journal::split`].
 
+use super::bin::Bin;
 use super::sizing;
 use super::{Caches, Mapped, ThreadCache};
 use crate::base::classes::Class;
@@ -145,9 +146,7 @@ impl<B: Objects> Caches<B> {
                 // SAFETY: its thread is not in this process, and it is not offered yet.
                 unsafe { cache.left_in(class, |at| object(class, at)) };
             }
-            for bin in &cache.bins {
-                bin.pin();
-            }
+            cache.bins.iter().for_each(Bin::pin);
             cache.journal.done();
             cache.journal.depth.store(0, Relaxed);
             self.registry.offer(cache);
@@ -163,18 +162,25 @@ impl<B: Objects> Caches<B> {
     /// As [`Caches::inherit`].
     pub unsafe fn inherit_quiet(&self, mine: &ThreadCache, now: u32) {
         for cache in self.registry.iter().filter(|cache| cache.is_orphan(mine, now)) {
-            let at_work = cache.journal.class.load(Relaxed) & !REFILL;
-            for class in Class::all().filter(|class| class.index() as u32 + 1 != at_work) {
-                // SAFETY: its thread is not in this process, and it is not offered yet.
-                unsafe { cache.left_in(class, |at| self.below.give(class, &mut [at])) };
-            }
-            for bin in &cache.bins {
-                bin.pin();
-            }
-            cache.journal.done();
-            cache.journal.depth.store(0, Relaxed);
+            // SAFETY: its thread is not in this process, and it is not offered yet.
+            unsafe { self.clear_out(cache) };
             self.registry.offer(cache);
         }
+    }
+
+    /// Gives what a thread that is gone had in its cache to the floor below, and pins the bins.
+    ///
+    /// # Safety
+    /// Its thread is gone, and nobody else has it or can have it meanwhile.
+    pub(super) unsafe fn clear_out(&self, cache: &ThreadCache) {
+        let at_work = cache.journal.class.load(Relaxed) & !REFILL;
+        for class in Class::all().filter(|class| class.index() as u32 + 1 != at_work) {
+            // SAFETY: the caller's promise.
+            unsafe { cache.left_in(class, |at| self.below.give(class, &mut [at])) };
+        }
+        cache.bins.iter().for_each(Bin::pin);
+        cache.journal.done();
+        cache.journal.depth.store(0, Relaxed);
     }
 
     /// Whether [`Caches::inherit`] would find any.

@@ -15,7 +15,7 @@ mod tls;
 
 use crate::base::classes::{CLASSES, Class};
 use crate::base::seed::{self, Seed};
-use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::Ordering::{Acquire, Relaxed};
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64, UnsafeCell};
 use crate::os::{Os, Zeroed, metadata_bytes};
 use crate::span::Objects;
@@ -36,6 +36,9 @@ pub struct ThreadCache {
     next: AtomicPtr<ThreadCache>,
     /// The process whose thread owns it, or [`registry::IDLE`].
     process: AtomicU32,
+    /// The thread that owns it, as the system numbers threads, or 0. Its owner, and who takes over from
+    /// a thread that is gone.
+    thread: AtomicU32,
     journal: Journal,
     counters: Counters,
 }
@@ -120,6 +123,7 @@ impl ThreadCache {
                 }),
                 next: AtomicPtr::new(ptr::null_mut()),
                 process: AtomicU32::new(0),
+                thread: AtomicU32::new(0),
                 journal: Journal::new(),
                 counters: Counters {
                     refills: AtomicU64::new(0),
@@ -176,8 +180,9 @@ impl ThreadCache {
         self.process.load(Relaxed)
     }
 
-    /// The owner has seen that its process is this one.
-    pub fn set_process(&self, process: u32) {
+    /// The owner has seen that it is this thread of this process.
+    pub fn set_owner(&self, process: u32, thread: u32) {
+        self.thread.store(thread, Relaxed);
         self.process.store(process, Relaxed);
     }
 
@@ -266,18 +271,21 @@ impl<B: Objects> Caches<B> {
     /// A cache for a thread that has none: an idle one, or a new one. `None` when the system has no
     /// memory for it.
     pub fn adopt(&self) -> Option<&ThreadCache> {
-        let process = self.below.os().process();
-        let cache = match self.registry.adopt(process) {
+        let (process, thread) = (self.below.os().process(), self.below.os().thread());
+        let idle =
+            self.registry.adopt(process).or_else(|| self.adopt_from_the_dead(process, thread));
+        let cache = match idle {
             Some(cache) => cache,
             None => {
                 let mapped = self.below.os().metadata::<Mapped>()?.cast::<ThreadCache>();
                 // SAFETY: mapped above, zeroed, never unmapped.
                 let cache = unsafe { mapped.as_ref() };
-                cache.set_process(process);
+                cache.set_owner(process, thread);
                 self.registry.add(mapped);
                 cache
             }
         };
+        cache.set_owner(process, thread);
         cache.with_owner(|owner| {
             *owner = Owner {
                 rungs: [0; CLASSES],
@@ -293,6 +301,25 @@ impl<B: Objects> Caches<B> {
             };
         });
         Some(cache)
+    }
+
+    /// A cache whose thread ended without giving it back: one that first allocated in the last round of
+    /// its end, or had no hook. Looks at a few, so that starting a thread costs a few system calls.
+    fn adopt_from_the_dead(&self, process: u32, thread: u32) -> Option<&ThreadCache> {
+        for cache in self.registry.some() {
+            let owner = cache.thread.load(Relaxed);
+            if owner != 0
+                && cache.process() == process
+                && self.below.os().is_gone(owner)
+                // Acquire: what that thread did to it. One of all who find it so takes over.
+                && cache.thread.compare_exchange(owner, thread, Acquire, Relaxed).is_ok()
+            {
+                // SAFETY: its thread is gone for good.
+                unsafe { self.clear_out(cache) };
+                return Some(cache);
+            }
+        }
+        None
     }
 
     /// A thread is done with its cache for good: what it holds goes below, the next thread may have

@@ -20,7 +20,12 @@ pub struct Registry {
     /// A hint: a thread that starts while it is 0 does not walk the list.
     idle: AtomicUsize,
     count: AtomicUsize,
+    /// Where [`Registry::some`] goes on.
+    looked: AtomicUsize,
 }
+
+/// How many caches [`Registry::some`] shows.
+const SOME: usize = 8;
 
 impl Registry {
     const_fn! {
@@ -30,6 +35,7 @@ impl Registry {
                 head: AtomicPtr::new(ptr::null_mut()),
                 idle: AtomicUsize::new(0),
                 count: AtomicUsize::new(0),
+                looked: AtomicUsize::new(0),
             }
         }
     }
@@ -43,6 +49,14 @@ impl Registry {
             at = cache.next.load(Acquire);
             Some(cache)
         })
+    }
+
+    /// A few caches, others every time.
+    pub(super) fn some(&self) -> impl Iterator<Item = &ThreadCache> {
+        let count = self.count.load(Relaxed).max(1);
+        let from = self.looked.load(Relaxed) % count;
+        self.looked.store(from + SOME, Relaxed);
+        self.iter().skip(from).chain(self.iter().take(from)).take(SOME)
     }
 
     /// Adds a cache that is in use by the caller.

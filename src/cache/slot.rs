@@ -49,11 +49,8 @@ pub fn own<B: Objects>(caches: &'static Caches<B>, hook: ExitHook) -> Option<&'s
     let cache = caches.adopt()?;
     // Live before the hook is armed: arming may itself allocate.
     tls::set(cache);
-    if !caches.below().os().at_thread_exit(hook, NonNull::from(cache).cast()) {
-        // Nobody would take the cache back, so this thread does without.
-        leave(caches, cache);
-        return None;
-    }
+    // Without a hook the cache is found when the thread is gone and another one wants a cache.
+    caches.below().os().at_thread_exit(hook, NonNull::from(cache).cast());
     Some(cache)
 }
 

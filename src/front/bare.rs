@@ -9,6 +9,7 @@ use super::building::{
     give_found, give_slow, pages, resize_large, take_large, take_large_zeroed, take_slow,
 };
 use crate::base::classes::{C_ALIGN, CLASSES, Class, MIN_ALIGN, STRIDE, USES, Use};
+use crate::base::death;
 use crate::base::units::{GRANULE, Granule, MAX_ORDER};
 use crate::cache::slot;
 use core::alloc::{GlobalAlloc, Layout};
@@ -64,15 +65,12 @@ enum Block {
     Large(Use, usize),
 }
 
-/// The block that starts at `addr`; dies by name if none does.
-fn block_at(addr: usize) -> Block {
+/// The block that starts at `addr`, if one does.
+fn block_at(addr: usize) -> Option<Block> {
     if let Some(word) = object_at(addr) {
-        return Block::Object(Class::from_word(word));
+        return Some(Block::Object(Class::from_word(word)));
     }
-    match pages().large_at(addr) {
-        Some((usage, bytes)) => Block::Large(usage, bytes),
-        None => pages().not_a_block(addr),
-    }
+    pages().large_at(addr).map(|(usage, bytes)| Block::Large(usage, bytes))
 }
 
 /// `size` bytes, aligned for any type that fits into them, if the thread has them at hand.
@@ -145,9 +143,10 @@ unsafe fn free_rest(at: *mut u8) {
     let Some(block) = NonNull::new(at) else { return };
     match block_at(at.addr()) {
         // SAFETY: the caller gives up an object of this class.
-        Block::Object(class) => unsafe { give_slow(at, class) },
+        Some(Block::Object(class)) => unsafe { give_slow(at, class) },
         // SAFETY: the caller gives up this block.
-        Block::Large(usage, bytes) => unsafe { give_found(block, usage, bytes) },
+        Some(Block::Large(usage, bytes)) => unsafe { give_found(block, usage, bytes) },
+        None => pages().not_a_block(at.addr()),
     }
 }
 
@@ -158,8 +157,9 @@ pub fn usable_size(at: *const u8) -> usize {
         return 0;
     }
     match block_at(at.addr()) {
-        Block::Object(class) => class.size(),
-        Block::Large(_, bytes) => bytes,
+        Some(Block::Object(class)) => class.size(),
+        Some(Block::Large(_, bytes)) => bytes,
+        None => death::no_block(at.addr()),
     }
 }
 
@@ -169,7 +169,8 @@ pub fn usable_size(at: *const u8) -> usize {
 /// `at` is a block of the caller's. An address that is none dies by name.
 pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
     let (old, wanted) = match block_at(at.addr().get()) {
-        Block::Object(class) => {
+        None => death::no_block(at.addr().get()),
+        Some(Block::Object(class)) => {
             // A block that shrinks by less than half stays.
             if size <= class.size() && (size > class.size() / 2 || Class::of_c(size) == Some(class))
             {
@@ -177,7 +178,7 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
             }
             (class.size(), size)
         }
-        Block::Large(usage, bytes) => {
+        Some(Block::Large(usage, bytes)) => {
             if usage == Use::Large || bytes > GRANULE << MAX_ORDER {
                 // SAFETY: the caller's block, as the page map knows it.
                 let resized = unsafe { resize_large(at, bytes, size, 1) };

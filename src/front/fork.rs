@@ -73,5 +73,5 @@ pub fn settle(mine: &ThreadCache) {
         }
         INVENTORY.store(0, SeqCst);
     }
-    mine.set_process(now);
+    mine.set_owner(now, pages().os().thread());
 }

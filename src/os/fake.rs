@@ -175,6 +175,14 @@ mod real {
             self.works()
         }
 
+        fn thread(&self) -> u32 {
+            0
+        }
+
+        fn is_gone(&self, _: u32) -> bool {
+            false
+        }
+
         fn process(&self) -> u32 {
             1
         }
@@ -355,6 +363,14 @@ mod modelled {
 
         fn at_thread_exit(&self, _: unsafe extern "C" fn(*mut u8), _: NonNull<u8>) -> bool {
             true
+        }
+
+        fn thread(&self) -> u32 {
+            0
+        }
+
+        fn is_gone(&self, _: u32) -> bool {
+            false
         }
 
         fn process(&self) -> u32 {

@@ -349,6 +349,23 @@ impl Os for Linux {
         unsafe { libc::pthread_setspecific(key, token.as_ptr().cast()) == 0 }
     }
 
+    fn thread(&self) -> u32 {
+        // SAFETY: no arguments, cannot fail.
+        u32::try_from(unsafe { libc::syscall(libc::SYS_gettid) }).unwrap_or(0)
+    }
+
+    fn is_gone(&self, thread: u32) -> bool {
+        // SAFETY: signal 0 is none; errno is this thread's.
+        unsafe {
+            let errno = libc::__errno_location();
+            let saved = *errno;
+            let there = libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) == 0;
+            let gone = !there && *errno == libc::ESRCH;
+            *errno = saved;
+            gone
+        }
+    }
+
     #[inline]
     fn process(&self) -> u32 {
         super::process::number(self.page_size())

@@ -132,6 +132,12 @@ pub trait Os: Sync {
     /// again from inside the hook it asks for one more round. `false`: no hook can be had.
     fn at_thread_exit(&self, hook: unsafe extern "C" fn(*mut u8), token: NonNull<u8>) -> bool;
 
+    /// The system's number of the running thread; 0 where it cannot be told.
+    fn thread(&self) -> u32;
+
+    /// Whether a thread of this process with that number has ended, for good and all of it.
+    fn is_gone(&self, thread: u32) -> bool;
+
     /// This process's number: at least 1, and another one in a forked child.
     fn process(&self) -> u32;
 

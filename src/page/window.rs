@@ -627,6 +627,10 @@ impl<M> Window<M> {
     pub fn not_a_block(&self, addr: usize) -> ! {
         let granule = Granule::of(addr);
         if !self.owns(granule.hugepage()) {
+            // A mapping that began here has left its length.
+            if addr.is_multiple_of(GRANULE) && self.length(granule) != 0 {
+                death::double_free(addr)
+            }
             death::foreign_free(addr)
         }
         if self.look(granule.hugepage()).free & (1 << granule.bit()) != 0 {

@@ -22,6 +22,9 @@
         }                                                                       \
     } while (0)
 
+// Null on other allocators: for what glibc of some version does otherwise, said where it is asked.
+size_t nallocx(size_t, int) __attribute__((weak));
+
 // What the compiler may not see through.
 static inline void *hide(void *p) {
     __asm__ volatile("" : "+r"(p) : : "memory");

@@ -1,5 +1,5 @@
 // fork while another thread holds stdio's lock and allocates under it.
-#include "check.h"
+#include "../check.h"
 #include <pthread.h>
 #include <sys/wait.h>
 

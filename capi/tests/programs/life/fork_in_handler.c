@@ -1,6 +1,6 @@
 // fork in a signal handler that interrupted malloc or free, in a process with other threads. The child
 // allocates; some return from the handler and go on with what was interrupted.
-#include "check.h"
+#include "../check.h"
 #include <pthread.h>
 #include <signal.h>
 #include <sys/time.h>

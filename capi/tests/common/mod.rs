@@ -1,0 +1,93 @@
+//! Builds the programs in `programs/` and runs them: on the C library's own malloc first, so that what
+//! they ask for is known to be what C programs get; then preloaded; then linked.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The library under test, in the profile of this test. Cargo builds no shared library for a test, so
+/// this does.
+pub fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let test = std::env::current_exe().expect("this test has a path");
+        // target/PROFILE/deps/TEST
+        let folder = test.ancestors().nth(2).expect("cargo's folders");
+        let profile = match folder.file_name().and_then(|name| name.to_str()) {
+            Some("debug") => "dev",
+            Some(name) => name,
+            None => panic!("no profile in {}", test.display()),
+        };
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "-p", "capi", "--profile", profile, "--target-dir"])
+            .arg(folder.parent().expect("cargo's folders"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the library does not build");
+        folder.join("libspandrel.so")
+    })
+}
+
+fn programs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs")
+}
+
+/// Compiles `source` (below `programs/`) with more arguments; answers the binary.
+pub fn compile(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
+    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let cxx = source.ends_with(".cc");
+    let mut command = Command::new(if cxx { "c++" } else { "cc" });
+    // No built-ins: the calls are to be made, not to be reasoned away.
+    command.args(["-O1", "-g", "-w", "-fno-builtin", "-pthread", "-Werror=implicit"]);
+    if cxx {
+        command.arg("-std=c++20");
+    }
+    command.arg("-o").arg(&binary).arg(programs().join(source)).args(arguments);
+    let output = command.output().expect("a C compiler is needed: cc and c++");
+    assert!(output.status.success(), "{source}: {}", String::from_utf8_lossy(&output.stderr));
+    binary
+}
+
+/// The arguments that link the shared library under test.
+#[allow(dead_code)] // Not every test links.
+pub fn link() -> Vec<String> {
+    let so = library();
+    let folder = so.parent().expect("it is in a folder").display();
+    vec![format!("-L{folder}"), "-lspandrel".into(), format!("-Wl,-rpath,{folder}")]
+}
+
+/// Runs a program for at most two minutes and without a core file.
+pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
+    let mut command = Command::new(binary);
+    command.args(arguments).env_remove("LD_PRELOAD").env_remove("SPANDREL");
+    if preload {
+        command.env("LD_PRELOAD", library());
+    }
+    // SAFETY: the hook only calls setrlimit and alarm, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            libc::setrlimit(libc::RLIMIT_CORE, &none);
+            libc::alarm(120);
+            Ok(())
+        });
+    }
+    command.output().expect("the program runs")
+}
+
+/// As [`run`], and it must end with 0.
+#[track_caller]
+pub fn passes(how: &str, binary: &Path, arguments: &[&str], preload: bool) -> Output {
+    let output = run(binary, arguments, preload);
+    assert!(
+        output.status.success(),
+        "{how}: {}: {}\n{}{}",
+        binary.display(),
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}

@@ -1,0 +1,113 @@
+//! The lives of processes and threads: constructors, libraries opened late, thread exit, small stacks,
+//! no memory, fork.
+
+mod common;
+
+use common::{compile, library, link, passes};
+
+fn linked(source: &str, name: &str) -> std::path::PathBuf {
+    let link = link();
+    compile(source, name, &link.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// A program that passes on glibc as it does here.
+#[track_caller]
+fn everywhere(name: &str) {
+    let source = format!("life/{name}.c");
+    passes("on glibc", &compile(&source, name, &[]), &[], false);
+    here(name);
+}
+
+/// A program for what glibc does not promise, or does not do.
+#[track_caller]
+fn here(name: &str) {
+    let source = format!("life/{name}.c");
+    passes("preloaded", &compile(&source, name, &[]), &[], true);
+    passes("linked", &linked(&source, &format!("{name}_linked")), &[], false);
+}
+
+#[test]
+fn every_name_is_taken() {
+    here("symbols");
+}
+
+#[test]
+fn before_constructors_and_after_destructors() {
+    let name = "constructors";
+    everywhere(name);
+    let output = passes("preloaded", &compile("life/constructors.c", name, &[]), &[], true);
+    assert_eq!(output.stdout, b"the end\n");
+}
+
+#[test]
+fn threads_that_come_and_go() {
+    everywhere("threads");
+}
+
+#[test]
+fn threads_with_the_smallest_stack() {
+    everywhere("small_stack");
+}
+
+#[test]
+fn first_call_without_memory() {
+    everywhere("no_memory");
+}
+
+#[test]
+fn free_keeps_errno() {
+    everywhere("errno_of_free");
+}
+
+#[test]
+fn fork_while_others_allocate() {
+    // A few rounds: glibc takes every lock there is before each, and sixteen threads have them.
+    passes("on glibc", &compile("life/fork.c", "fork", &[]), &["3"], false);
+    here("fork");
+}
+
+/// glibc hangs here: the handler's malloc waits for a lock that the interrupted one holds.
+#[test]
+fn fork_in_a_handler_that_interrupted_malloc() {
+    here("fork_in_handler");
+}
+
+#[test]
+fn fork_while_stdio_is_locked() {
+    everywhere("fork_stdio");
+}
+
+#[test]
+fn inside_dlopen_and_dlclose() {
+    let plugin = compile("life/plugin.c", "plugin.so", &["-DPLUGIN", "-shared", "-fPIC"]);
+    let plugin = plugin.to_str().expect("a path in UTF-8");
+    let program = compile("life/plugin.c", "plugin", &[]);
+    passes("on glibc", &program, &[plugin], false);
+    passes("preloaded", &program, &[plugin], true);
+    passes("linked", &linked("life/plugin.c", "plugin_linked"), &[plugin], false);
+}
+
+/// The library itself is opened late: its thread-local word finds room, in old threads and new ones.
+#[test]
+fn opened_late() {
+    let program = compile("life/opened.c", "opened", &[]);
+    passes("opened", &program, &[library().to_str().expect("a path in UTF-8")], false);
+}
+
+/// `libspandrel.a`, linked into the program itself.
+#[test]
+fn linked_statically() {
+    let archive = library().with_extension("a");
+    let program = compile(
+        "api/realloc.c",
+        "realloc_archive",
+        &[archive.to_str().expect("a path in UTF-8"), "-lm"],
+    );
+    passes("linked statically", &program, &[], false);
+    let needed = std::process::Command::new("nm").arg(&program).output().expect("nm is there");
+    let symbols = String::from_utf8_lossy(&needed.stdout).into_owned();
+    assert!(
+        symbols.lines().any(|line| line.ends_with(" T malloc")),
+        "malloc is not in the program"
+    );
+}

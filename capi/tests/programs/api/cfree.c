@@ -1,0 +1,11 @@
+#include "../check.h"
+void cfree(void *);
+int main(void) {
+    cfree(NULL);
+    for (size_t size = 0; size < 1 << 20; size += size / 5 + 1) {
+        void *p = malloc(hide_size(size));
+        CHECK(p);
+        cfree(p);
+    }
+    return 0;
+}

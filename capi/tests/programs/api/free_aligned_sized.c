@@ -1,0 +1,12 @@
+#include "../check.h"
+void free_aligned_sized(void *, size_t, size_t);
+int main(void) {
+    free_aligned_sized(NULL, 8, 0);
+    for (size_t align = 8; align <= 4 << 20; align *= 2)
+        for (size_t size = align; size < 1 << 20; size *= 3) {
+            void *p = aligned_alloc(align, hide_size(size));
+            CHECK(p);
+            free_aligned_sized(p, align, size);
+        }
+    return 0;
+}

@@ -1,0 +1,5 @@
+#include "../check.h"
+#include <cstddef>
+#include <new>
+#include <string>
+#include <vector>

@@ -1,0 +1,41 @@
+// Threads with the smallest stack there is start, allocate on every path, and end.
+#include "../check.h"
+#include <limits.h>
+#include <pthread.h>
+static void *work(void *arg) {
+    (void)arg;
+    static __thread void *p[200];
+    for (size_t size = 1; size < 100000; size = size * 5 / 4 + 1) {
+        int count = size < 2000 ? 200 : 20;
+        for (int i = 0; i < count; i++)
+            CHECK((p[i] = malloc(size)) != NULL);
+        for (int i = 0; i < count; i++)
+            CHECK((p[i] = realloc(p[i], size + size / 2)) != NULL);
+        for (int i = 0; i < count; i++)
+            free(p[i]);
+    }
+    for (int i = 0; i < 20; i++)
+        CHECK((p[i] = calloc(1, 1 << 20)) != NULL);
+    for (int i = 0; i < 20; i++)
+        free(p[i]);
+    CHECK(posix_memalign(&p[0], 1 << 21, 5) == 0);
+    free(p[0]);
+    CHECK((p[0] = malloc(200 << 20)) != NULL);
+    CHECK((p[0] = realloc(p[0], 300 << 20)) != NULL);
+    free(p[0]);
+    malloc_trim(0);
+    return NULL;
+}
+int main(void) {
+    pthread_attr_t attr;
+    CHECK(pthread_attr_init(&attr) == 0);
+    CHECK(pthread_attr_setstacksize(&attr, 16384) == 0);
+    for (int round = 0; round < 10; round++) {
+        pthread_t threads[8];
+        for (int i = 0; i < 8; i++)
+            CHECK(pthread_create(&threads[i], &attr, work, NULL) == 0);
+        for (int i = 0; i < 8; i++)
+            CHECK(pthread_join(threads[i], NULL) == 0);
+    }
+    return 0;
+}
