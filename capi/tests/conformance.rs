@@ -63,5 +63,6 @@ programs! {
         free_aligned_sized "api/free_aligned_sized.c"
         cfree "api/cfree.c"
         nallocx "api/nallocx.c"
-        sdallocx "api/sdallocx.c";
+        sdallocx "api/sdallocx.c"
+        header "cxx/header.cc";
 }

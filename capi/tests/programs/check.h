@@ -23,7 +23,9 @@
     } while (0)
 
 // Null on other allocators: for what glibc of some version does otherwise, said where it is asked.
+#ifndef __cplusplus
 size_t nallocx(size_t, int) __attribute__((weak));
+#endif
 
 // What the compiler may not see through.
 static inline void *hide(void *p) {

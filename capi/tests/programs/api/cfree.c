@@ -1,5 +1,5 @@
 #include "../check.h"
-void cfree(void *);
+#include "../../../include/spandrel.h"
 int main(void) {
     cfree(NULL);
     for (size_t size = 0; size < 1 << 20; size += size / 5 + 1) {

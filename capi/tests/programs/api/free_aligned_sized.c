@@ -1,5 +1,5 @@
 #include "../check.h"
-void free_aligned_sized(void *, size_t, size_t);
+#include "../../../include/spandrel.h"
 int main(void) {
     free_aligned_sized(NULL, 8, 0);
     for (size_t align = 8; align <= 4 << 20; align *= 2)

@@ -1,5 +1,5 @@
 #include "../check.h"
-void free_sized(void *, size_t);
+#include "../../../include/spandrel.h"
 int main(void) {
     free_sized(NULL, 0);
     for (size_t size = 0; size < 200 << 20; size += size / 5 + 1) {

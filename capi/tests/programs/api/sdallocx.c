@@ -1,5 +1,5 @@
 #include "../check.h"
-void sdallocx(void *, size_t, int);
+#include "../../../include/spandrel.h"
 int main(void) {
     for (size_t size = 1; size < 10 << 20; size += size / 7 + 1) {
         void *p = malloc(hide_size(size));

@@ -1,0 +1,50 @@
+/* Spandrel for C and C++: libspandrel.so and libspandrel.a.
+ *
+ * The library takes the place of the C library's allocation functions. A program needs no change and no
+ * header for that: preload it (LD_PRELOAD=libspandrel.so PROGRAM) or link it (cc ... -lspandrel). This
+ * header declares what <stdlib.h> and <malloc.h> may not: the functions of C23, and two of jemalloc's.
+ *
+ * As glibc's: realloc(p, 0) frees and answers NULL; memalign rounds an alignment that is no power of two
+ * up to one; errno is ENOMEM wherever the answer is NULL for want of memory, and free leaves errno alone.
+ * Blocks of 16 bytes and more are aligned to 16, smaller ones to 8. Every byte that malloc_usable_size
+ * answers may be used. malloc_stats prints a snapshot to standard error, malloc_info one as XML;
+ * malloc_trim returns what can be returned. mallopt takes glibc's parameters and has no use for them.
+ *
+ * operator new and delete are not here: the C++ runtime's own call malloc and free.
+ *
+ * Misuse that is seen stops the process with one line that says what was done to which address: a block
+ * freed twice in a row, an address that is not the start of a block.
+ */
+#ifndef SPANDREL_H
+#define SPANDREL_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#define SPANDREL_NOTHROW noexcept(true)
+#else
+#define SPANDREL_NOTHROW
+#endif
+
+/* C23: free for a block whose size, or alignment and size, the caller knows. */
+void free_sized(void *block, size_t size) SPANDREL_NOTHROW;
+void free_aligned_sized(void *block, size_t alignment, size_t size) SPANDREL_NOTHROW;
+
+/* Bytes of the block that malloc(size) would answer; with an alignment of 1 << n for flags == n. 0 if
+ * size is 0 or there could be none. */
+size_t nallocx(size_t size, int flags) SPANDREL_NOTHROW;
+
+/* free for a block of which the caller knows the size (that was asked for, or that nallocx answers) and
+ * the alignment (as in nallocx). */
+void sdallocx(void *block, size_t size, int flags) SPANDREL_NOTHROW;
+
+/* free under an old name. */
+void cfree(void *block) SPANDREL_NOTHROW;
+
+#undef SPANDREL_NOTHROW
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Instructions of a malloc/free pair in C, by callgrind: Spandrel preloaded and, as far as they are
+# installed, the other allocators (Debian: libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4). The
+# loop's own instructions are the same for all and included.
+#
+#   ci/instructions_c.sh          the table
+#   ci/instructions_c.sh --check  fails unless free is within its bound and no other is below Spandrel
+set -euo pipefail
+cd "$(dirname "$0")/.."
+profile=${PROFILE:-fat}
+target=${CARGO_TARGET_DIR:-target}
+cargo build --quiet --profile "$profile" -p capi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cc -O2 -fno-builtin -o "$work/pairs" capi/benches/pairs.c
+
+# Instructions of one run in all.
+total() {
+    local preload=$1 loop=$2 count=$3
+    LD_PRELOAD=$preload valgrind --tool=callgrind --callgrind-out-file="$work/out" \
+        "$work/pairs" "$loop" "$count" 2>"$work/log" || { cat "$work/log" >&2; return 1; }
+    awk '/^summary:|^totals:/ { sum = $2 } END { print sum }' "$work/out"
+}
+
+# Instructions of a pair: the difference of two runs, so that start and end do not count.
+pair() {
+    local few many
+    few=$(total "$1" "$2" 200000)
+    many=$(total "$1" "$2" 300000)
+    awk "BEGIN { printf \"%.1f\", ($many - $few) / 100000 }"
+}
+
+loops=(same random lifo fifo)
+names=(spandrel glibc) && declare -A library=([spandrel]=$PWD/$target/$profile/libspandrel.so [glibc]=)
+for name in mimalloc jemalloc tcmalloc_minimal; do
+    found=$(ldconfig -p | awk -v want="lib$name.so" 'index($1, want) == 1 { print $NF; exit }')
+    [ -z "$found" ] || { names+=("$name") && library[$name]=$found; }
+done
+declare -A best ours
+printf '%-18s' 'instructions a pair' "${loops[@]}" && echo
+for name in "${names[@]}"; do
+    printf '%-18s ' "$name"
+    for loop in "${loops[@]}"; do
+        n=$(pair "${library[$name]}" "$loop")
+        printf '%-18s' "$n"
+        if [ "$name" = spandrel ]; then
+            ours[$loop]=$n
+        elif awk "BEGIN { exit !($n < ${best[$loop]:-1e9}) }"; then
+            best[$loop]=$n
+        fi
+    done
+    echo
+done
+
+# One call of free as the C program makes it, and the Rust door's where it is a function of its own.
+own() {
+    awk -v name="$1" '/^fn=/ { inside = $0 ~ name } inside && NF >= 2 && /^[+*0-9-]/ { sum += $NF } END { print sum }' "$2"
+}
+LD_PRELOAD=${library[spandrel]} valgrind --tool=callgrind --callgrind-out-file="$work/c" \
+    "$work/pairs" same 100000 2>/dev/null
+per_free=$(awk -v calls=100000 '
+    /^fn=/ { free = $0 ~ /\) (free|cfree)$/ || ($0 ~ /^fn=\([0-9]+\)$/ && known[$1]); if (free) known[substr($1, 1, index($1, ")"))] = 1 }
+    /^calls=/ { skip = 1; next }
+    free && /^[+*0-9-]/ { if (skip) skip = 0; else sum += $NF }
+    END { printf "%.1f", sum / calls }' "$work/c")
+cargo build --quiet --profile fat --example inline
+rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline" |
+    awk '/<box_drop>:/ { on = 1; next } on && NF { n++ } on && /ret/ { print n; exit }')
+echo "free: $per_free in C, $rust in Rust, of which two for a double free in a row"
+if [ "${1:-}" = --check ]; then
+    awk "BEGIN { exit !($per_free > 0 && $per_free <= $rust + 16 + 2) }" || {
+        echo "ci/instructions_c: free takes more than 16 + 2 instructions more than the Rust door's" >&2
+        exit 1
+    }
+    for loop in "${loops[@]}"; do
+        awk "BEGIN { exit !(${ours[$loop]} <= ${best[$loop]}) }" || {
+            echo "ci/instructions_c: $loop: another allocator takes fewer: ${best[$loop]}" >&2
+            exit 1
+        }
+    done
+fi
