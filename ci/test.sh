@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models instructions peers demo install programs)
+parts=(rules format clippy docs debug release models instructions capi peers demo install programs)
 
 # valgrind counts the instructions; the rest comes with cargo.
 need() {
@@ -36,6 +36,13 @@ part_peers() {
         grep 'geometric mean of 2 rows'
     test -s "$out/time-release.svg" && test -s "$out/table.md"
     rm -r "$out"
+}
+# The C library as it ships, under C and C++ programs, and what its calls cost. Needs cc and c++.
+part_capi() {
+    need gcc && need g++ && need valgrind
+    cargo test --quiet --release -p capi
+    cargo run --quiet --release --features override --example override
+    ci/instructions_c.sh --check
 }
 part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
 # The command as a user gets it, run from where it was installed, with nothing of this checkout in reach.
