@@ -53,16 +53,10 @@ for name in "${names[@]}"; do
 done
 
 # One call of free as the C program makes it, and the Rust door's where it is a function of its own.
-own() {
-    awk -v name="$1" '/^fn=/ { inside = $0 ~ name } inside && NF >= 2 && /^[+*0-9-]/ { sum += $NF } END { print sum }' "$2"
-}
 LD_PRELOAD=${library[spandrel]} valgrind --tool=callgrind --callgrind-out-file="$work/c" \
-    "$work/pairs" same 100000 2>/dev/null
-per_free=$(awk -v calls=100000 '
-    /^fn=/ { free = $0 ~ /\) (free|cfree)$/ || ($0 ~ /^fn=\([0-9]+\)$/ && known[$1]); if (free) known[substr($1, 1, index($1, ")"))] = 1 }
-    /^calls=/ { skip = 1; next }
-    free && /^[+*0-9-]/ { if (skip) skip = 0; else sum += $NF }
-    END { printf "%.1f", sum / calls }' "$work/c")
+    "$work/pairs" same 1000000 2>"$work/log"
+per_free=$(callgrind_annotate --threshold=100 "$work/c" | awk '
+    $0 ~ /:(free|cfree)($| \[)/ { gsub(",", "", $1); sum += $1 } END { printf "%.1f", sum / 1000000 }')
 cargo build --quiet --profile fat --example inline
 rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline" |
     awk '/<box_drop>:/ { on = 1; next } on && NF { n++ } on && /ret/ { print n; exit }')

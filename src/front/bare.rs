@@ -8,58 +8,12 @@ use super::Spandrel;
 use super::building::{
     give_found, give_slow, pages, resize_large, take_large, take_large_zeroed, take_slow,
 };
-use crate::base::classes::{C_ALIGN, CLASSES, Class, MIN_ALIGN, STRIDE, USES, Use};
+use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
-use crate::base::units::{GRANULE, Granule, MAX_ORDER};
+use crate::base::units::{GRANULE, MAX_ORDER};
 use crate::cache::slot;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
-
-/// What tells the start of an object from other addresses in its span, by class word.
-#[derive(Clone, Copy)]
-#[repr(C, align(32))]
-struct Check {
-    /// 2^64 over the object's size, rounded up; 0 for what is no span.
-    ///
-    /// An offset below 2^18 is a multiple of the size exactly if its product with this, modulo 2^64,
-    /// is smaller than this (Lemire, Kaser, Kurz, "Faster remainder by direct computation", 2019).
-    magic: u64,
-    /// Turns an address into its offset in the span.
-    mask: usize,
-}
-
-const _: () = assert!(size_of::<Check>() == STRIDE);
-
-static CHECKS: [Check; USES] = {
-    let mut checks = [Check { magic: 0, mask: 0 }; USES];
-    let mut index = 0;
-    while index < CLASSES {
-        let class = Class::from_index(index);
-        let magic = (1u128 << 64).div_ceil(class.size() as u128) as u64;
-        checks[index + 1] = Check { magic, mask: class.span_bytes() - 1 };
-        index += 1;
-    }
-    checks
-};
-
-impl Check {
-    #[inline(always)]
-    fn is_start(&self, addr: usize) -> bool {
-        // Read twice, so that both readings are operands of what is done with them: an instruction less.
-        // SAFETY: a constant.
-        let magic = || unsafe { (&raw const self.magic).read_volatile() };
-        ((addr & self.mask) as u64).wrapping_mul(magic()) < magic()
-    }
-}
-
-/// The class word of the object that starts at `addr`; `None` if none does, or something else does.
-#[inline(always)]
-fn object_at(addr: usize) -> Option<usize> {
-    let word = pages().find(addr)?.class_word(Granule::of(addr));
-    // SAFETY: there is a check for every class word, STRIDE bytes apart.
-    let check = unsafe { &*CHECKS.as_ptr().byte_add(word) };
-    check.is_start(addr).then_some(word)
-}
 
 /// A block as the page map knows it.
 enum Block {
@@ -70,7 +24,7 @@ enum Block {
 
 /// The block that starts at `addr`, if one does.
 fn block_at(addr: usize) -> Option<Block> {
-    if let Some(word) = object_at(addr) {
+    if let Some(word) = pages().object_at(addr) {
         return Some(Block::Object(Class::from_word(word)));
     }
     pages().large_at(addr).map(|(usage, bytes)| Block::Large(usage, bytes))
@@ -128,7 +82,7 @@ pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
 /// `at` is null or a block that nobody uses any more. An address that is neither dies by name.
 #[inline(always)]
 pub unsafe fn free(at: *mut u8) {
-    let Some(word) = object_at(at.addr()) else {
+    let Some(word) = pages().object_at(at.addr()) else {
         // SAFETY: the caller's promise.
         return unsafe { free_rest(at) };
     };

@@ -147,6 +147,14 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.map.find(addr)
     }
 
+    /// The class word of the span in which an object starts at `addr`, if one does.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub fn object_at(&self, addr: usize) -> Option<usize> {
+        // SAFETY: that is where a window has its class words.
+        unsafe { self.map.object_at(addr, Window::<M>::WORDS) }
+    }
+
     /// Claims `count` granules at a multiple of 2^order granules, for use all over. Up to a hugepage
     /// `count <= 1 << order`; a longer run starts at a hugepage at least. `None` when neither the heap
     /// nor the system has them.

@@ -9,16 +9,29 @@
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicPtr;
 use crate::base::sync::Ordering::{Acquire, Release};
-use crate::base::units::{WINDOW_SHIFT, WINDOWS};
+use crate::base::units::{GRANULE_SHIFT, GRANULES_PER_WINDOW, WINDOW_SHIFT, WINDOWS};
 use core::ptr::{self, NonNull};
 
 /// All windows of one page heap.
 #[derive(Debug)]
 pub struct PageMap<W> {
-    /// By number in the address space; null where none is. Any thread.
+    /// By number in the address space; null where none is. Any thread. See [`shift`].
     table: [AtomicPtr<W>; WINDOWS],
+    #[cfg(not(spandrel_model))]
+    checks: super::check::Checks,
     /// In the order in which they first got granules, without gaps. Any thread.
     list: [AtomicPtr<W>; WINDOWS],
+}
+
+/// Windows that share one run of numbers for their granules.
+const RUN: usize = 4;
+
+/// How many bytes before a window its entry in the table points.
+///
+/// Four neighbours are shifted so that the granules of all four, numbered through, find their class
+/// words behind one address: [`PageMap::object_at`] takes bits 15..32 of the address as they are.
+const fn shift(number: usize) -> usize {
+    (number % RUN) * GRANULES_PER_WINDOW * size_of::<u16>()
 }
 
 impl<W> PageMap<W> {
@@ -27,6 +40,8 @@ impl<W> PageMap<W> {
         pub fn new() -> Self {
             Self {
                 table: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
+                #[cfg(not(spandrel_model))]
+                checks: super::check::Checks::new(),
                 list: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
             }
         }
@@ -41,22 +56,58 @@ impl<W> PageMap<W> {
     #[inline]
     pub fn find(&self, addr: usize) -> Option<&W> {
         let entry = self.table.get(addr >> WINDOW_SHIFT)?;
-        // SAFETY: an entry is null or a window that was complete when published and lives on.
-        unsafe { entry.load(seed::weaken(Seed::FindRelaxed, Acquire)).as_ref() }
+        let entry = entry.load(seed::weaken(Seed::FindRelaxed, Acquire));
+        if entry.is_null() {
+            return None;
+        }
+        // SAFETY: an entry is null or that of a window that was complete when published and lives on.
+        Some(unsafe { &*Self::window(entry, addr >> WINDOW_SHIFT) })
+    }
+
+    #[inline]
+    fn window(entry: *mut W, number: usize) -> *mut W {
+        entry.wrapping_byte_add(shift(number))
+    }
+
+    /// The class word of the granule at `addr` if an object starts there; `offset` is where class words
+    /// begin in a window.
+    ///
+    /// # Safety
+    /// A window has a class word for every granule, `offset` bytes from its start.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub unsafe fn object_at(&self, addr: usize, offset: usize) -> Option<usize> {
+        let entry = self.table.get(addr >> WINDOW_SHIFT)?.load(Acquire);
+        if entry.is_null() {
+            return None;
+        }
+        let granule = (addr >> GRANULE_SHIFT) % (RUN * GRANULES_PER_WINDOW);
+        // A volatile read, because the compiler extends an atomic in an instruction of its own.
+        // SAFETY: entry, offset and granule together name the granule's word. Whoever may free a block
+        // was handed it after its word was written; for an address that is no block, any value the
+        // word had is a right answer.
+        let word = unsafe {
+            entry.cast::<u16>().wrapping_byte_add(offset).wrapping_add(granule).read_volatile()
+        };
+        self.checks.is_start(word as usize, addr).then_some(word as usize)
     }
 
     /// Makes `window` the one that holds `addr`; if another thread was first, `Err` is its window.
     /// Neither is put on the list.
     pub fn publish(&self, addr: usize, window: NonNull<W>) -> Result<(), &W> {
-        let entry = &self.table[addr >> WINDOW_SHIFT];
+        #[cfg(not(spandrel_model))]
+        self.checks.fill();
+        let number = addr >> WINDOW_SHIFT;
+        let entry = &self.table[number];
+        let new = window.as_ptr().wrapping_byte_sub(shift(number));
         if seed::on(Seed::PublishByStore) {
-            entry.store(window.as_ptr(), Release);
+            entry.store(new, Release);
         } else {
             let success = seed::weaken(Seed::PublishRelaxed, Release);
-            let lost = entry.compare_exchange(ptr::null_mut(), window.as_ptr(), success, Acquire);
+            let lost = entry.compare_exchange(ptr::null_mut(), new, success, Acquire);
             if let Err(winner) = lost {
-                // SAFETY: a non-null entry is a published window, which lives on.
-                return Err(unsafe { &*winner });
+                // SAFETY: a non-null entry is that of a published window, which lives on.
+                return Err(unsafe { &*Self::window(winner, number) });
             }
         }
         Ok(())

@@ -6,6 +6,8 @@
 //! whole, [`bell`] wakes who returns memory when nobody allocates, [`policy`] is what can be set.
 
 pub mod bell;
+#[cfg(not(spandrel_model))]
+pub mod check;
 pub mod demand;
 pub mod heap;
 pub mod hugepage;

@@ -150,19 +150,9 @@ impl<M> Window<M> {
         Use::unpack(self.uses[granule.index()].load(Relaxed))
     }
 
-    /// The class word of the granule, as [`Use::pack`] makes it. Exact if the granule holds a block of
-    /// the caller's.
-    #[inline(always)]
-    pub fn class_word(&self, granule: Granule) -> usize {
-        // A volatile read, because the compiler extends an atomic in an instruction of its own.
-        // SAFETY: an entry of a live table. Whoever may free a block was handed it after its word was
-        // written; for an address that is no block, any value of the word is a right answer.
-        #[cfg(not(spandrel_model))]
-        let word = unsafe { self.uses[granule.index()].as_ptr().read_volatile() };
-        #[cfg(spandrel_model)]
-        let word = self.uses[granule.index()].load(Relaxed);
-        word as usize
-    }
+    /// Where its class words begin: one a granule, as [`Use::pack`] makes it.
+    #[cfg(not(spandrel_model))]
+    pub(super) const WORDS: usize = core::mem::offset_of!(Self, uses);
 
     /// Notes what `count` granules that the caller holds are used for.
     pub fn set_usage(&self, first: Granule, count: usize, usage: Use) {
