@@ -13,20 +13,21 @@ cd "$(dirname "$0")/.."
 self=$PWD/ci/programs.sh
 here=$PWD
 
-programs=(python sqlite git gcc gxx perl node java redis memcached nginx postgres)
+programs=(python ours sqlite git gcc gxx perl node java redis memcached nginx postgres)
 
-packages_python="python3 libpython3.11-testsuite"
+packages_python=python3 # and the tests of its version, see below
+packages_ours="gcc g++"
 packages_sqlite=sqlite3
 packages_git=git
 packages_gcc=gcc
 packages_gxx=g++
 packages_perl=perl
 packages_node=nodejs
-packages_java=openjdk-17-jdk-headless
+packages_java=default-jdk-headless
 packages_redis="redis-server redis-tools"
 packages_memcached="memcached python3"
-packages_nginx="nginx-light apache2-utils curl python3"
-packages_postgres="postgresql"
+packages_nginx="nginx apache2-utils curl procps python3"
+packages_postgres="postgresql procps"
 
 # ---------------------------------------------------------------- the programs
 # Each work_NAME runs in an empty directory, prints what must be the same in both runs, and calls
@@ -46,6 +47,19 @@ work_python() {
     grep -E '^(Ran [0-9]+ tests|FAIL|ERROR|[0-9]+ tests? (OK|failed)|All )' log | sed 's/ in [0-9.]*s$//'
     [ $status = 0 ] || tail -n 50 log
     return $status
+}
+
+# The programs that `cargo run --release -p c-programs` compares allocators with.
+work_ours() {
+    "$here/benches/c/programs/compile.sh" bin
+    local program
+    for program in bin/*; do
+        expect "$(basename "$program" | cut -c1-15)"
+        "$program"
+    done
+    bin/queue 4
+    bin/mixed_threads 4
+    bin/words 4
 }
 
 work_sqlite() {
@@ -444,18 +458,29 @@ done
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
+updated=
+# install PACKAGE...: those that are missing.
+install_missing() {
+    local package wanted=()
+    for package in "$@"; do
+        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' ||
+            wanted+=("$package")
+    done
+    [ ${#wanted[@]} -gt 0 ] || return 0
+    [ -n "$updated" ] || $sudo apt-get update -qq
+    updated=1
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${wanted[@]}" >/dev/null
+}
 wanted=()
 for name in "$@"; do
     packages=packages_$name
-    for package in ${!packages}; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok' || wanted+=("$package")
-    done
+    wanted+=(${!packages})
 done
-# nodejs may come from elsewhere, and so may the others' commands.
-if [ ${#wanted[@]} -gt 0 ]; then
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -qqy --no-install-recommends "${wanted[@]}" >/dev/null
-fi
+install_missing "${wanted[@]}"
+case " $* " in *" python "*)
+    install_missing "libpython$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
+    ;;
+esac
 
 if [ -z "${LIBRARY:-}" ]; then
     cargo build --quiet --profile fat --package capi --lib
@@ -503,7 +528,7 @@ check() {
     if grep -n '^spandrel: ' "$dir/preloaded.err"; then fail "$name: the library complains"; fi
     # The snapshot adds up where no other thread goes on while the process ends; and the expected
     # processes are among those that ended.
-    case $name in sqlite | gcc | gxx | postgres)
+    case $name in ours | sqlite | gcc | gxx | postgres)
         if grep -E '^  sum ' "$dir/preloaded.stats" | grep -v 'off by 0 B$'; then
             fail "$name: a snapshot does not add up"
         fi
