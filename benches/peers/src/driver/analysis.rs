@@ -3,7 +3,7 @@
 use crate::{
     allocators::{ALLOCATORS, SPANDREL},
     profile::Profile,
-    sample::{HARNESS, Sample},
+    sample::{HARNESS, Moment, Sample},
     stats::Summary,
 };
 
@@ -114,13 +114,55 @@ pub fn standing<'a>(
     lines: impl Iterator<Item = &'a Line>,
     ratio: fn(&Line) -> Option<&Versus>,
 ) -> Option<Standing> {
-    let ratios: Vec<_> = lines.filter_map(|l| Some((&*l.row, ratio(l)?.ratio))).collect();
+    standing_of(lines.filter_map(|l| Some((&*l.row, ratio(l)?.ratio))).collect())
+}
+
+fn standing_of(ratios: Vec<(&str, f64)>) -> Option<Standing> {
     let worst = ratios.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let logs: f64 = ratios.iter().map(|(_, ratio)| ratio.ln()).sum();
     Some(Standing {
         mean: (logs / ratios.len() as f64).exp(),
         worst: (worst.0.to_owned(), worst.1),
         rows: ratios.len(),
+    })
+}
+
+/// What an operation costs Spandrel on 16 threads, over what it costs on 2.
+pub fn oversubscribed(lines: &[&Line]) -> Option<Standing> {
+    let ours = |line: &Line| {
+        let cell = line.cells.iter().find(|cell| cell.allocator == SPANDREL.name)?;
+        Some(cell.time.median)
+    };
+    let ratio = |line: &&'_ Line| {
+        let pair = format!("{}/t2", line.row.strip_suffix("/t16")?);
+        let pair = lines.iter().find(|other| other.row == pair)?;
+        Some(ours(line)? / ours(pair)?)
+    };
+    standing_of(lines.iter().filter_map(|l| Some((&*l.row, ratio(l)?))).collect())
+}
+
+/// How resident memory stands to live memory, while sizes drift.
+#[derive(Debug, PartialEq)]
+pub struct Fragmentation {
+    /// At most, once as much is live as will be.
+    pub highest: f64,
+    /// At the end.
+    pub last: f64,
+    /// On average over the last quarter.
+    pub late: f64,
+}
+
+/// Of one allocator.
+pub fn fragmentation(moments: &[Moment], allocator: &str) -> Option<Fragmentation> {
+    let most = moments.iter().map(|m| m.live_kib).max()?;
+    let full = |m: &&Moment| m.allocator == allocator && m.live_kib * 10 >= most * 9;
+    let ratios: Vec<f64> =
+        moments.iter().filter(full).map(|m| m.rss_kib as f64 / m.live_kib as f64).collect();
+    let quarter = &ratios[ratios.len() - ratios.len().div_ceil(4)..];
+    Some(Fragmentation {
+        highest: ratios.iter().copied().fold(0.0, f64::max),
+        last: *ratios.last()?,
+        late: quarter.iter().sum::<f64>() / quarter.len() as f64,
     })
 }
 
@@ -151,6 +193,31 @@ mod tests {
         let standing = standing(lines.iter(), |l| l.time.as_ref()).unwrap();
         assert!((standing.mean - (2.0_f64 / 3.0).powf(1.5)).abs() < 1e-9, "{standing:?}");
         assert_eq!((&*standing.worst.0, standing.rows), ("a/t1", 2));
+    }
+
+    #[test]
+    fn sixteen_threads_are_held_against_two() {
+        let of = |row, nanos| sample(row, "spandrel", 0, nanos, 1);
+        let lines = lines(&[of("a/t1", 9), of("a/t2", 10), of("a/t16", 12), of("b/t16", 99)]);
+        let lines: Vec<&Line> = lines.iter().collect();
+        let standing = oversubscribed(&lines).unwrap();
+        assert_eq!((&*standing.worst.0, standing.worst.1, standing.rows), ("a/t16", 1.2, 1));
+    }
+
+    #[test]
+    fn fragmentation_is_seen_once_all_is_live() {
+        let moment = |(live_kib, rss_kib)| Moment {
+            profile: Profile::Fat,
+            allocator: "a".to_owned(),
+            round: 0,
+            allocated_mib: 0,
+            live_kib,
+            rss_kib,
+        };
+        let moments = [(10, 90), (100, 150), (100, 110), (100, 120), (100, 130)].map(moment);
+        let expected = Fragmentation { highest: 1.5, last: 1.3, late: 1.3 };
+        assert_eq!(fragmentation(&moments, "a"), Some(expected));
+        assert_eq!(fragmentation(&moments, "b"), None);
     }
 
     #[test]

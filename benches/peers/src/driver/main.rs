@@ -49,6 +49,10 @@ fn run(plan: &Plan) -> Result<ExitCode> {
         let counted = count::count(plan, &built)?;
         table::print_instructions(plan, &counted);
         results::write_counted(&plan.out, &counted)?;
+        if !plan.check {
+            // Beside the samples of a former run, if there are any.
+            draw(plan, &Results::read(&plan.out)?)?;
+        }
         if plan.check {
             let verdict = count::check(&counted);
             print!("{verdict}");
@@ -64,8 +68,12 @@ fn run(plan: &Plan) -> Result<ExitCode> {
 fn report(plan: &Plan) -> Result<()> {
     let results = Results::read(&plan.out)?;
     table::print_results(&results);
-    let charts = charts::draw(&plan.out, &results)?;
-    markdown::write(&plan.out, &results, &charts)?;
+    draw(plan, &results)
+}
+
+fn draw(plan: &Plan, results: &Results) -> Result<()> {
+    let charts = charts::draw(&plan.out, results)?;
+    markdown::write(&plan.out, results, &charts)?;
     println!("\nfigures and charts: {}", plan.out.display());
     Ok(())
 }

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// What is asked of resident over live memory while sizes drift.
+pub const FRAGMENTATION_GOAL: f64 = 1.15;
+
 /// A cargo profile of the workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,6 +32,9 @@ impl Profile {
             Self::Release => [0.90, 1.10],
         }
     }
+
+    /// The same of an operation's time on 16 threads over that on 2.
+    pub const OVERSUBSCRIBED_GOAL: [f64; 2] = [1.15, 1.15];
 
     /// The same of the peaks of resident memory.
     pub const PEAK_GOAL: [f64; 2] = [1.0, 1.25];

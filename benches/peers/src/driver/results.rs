@@ -126,6 +126,9 @@ fn prepare(out: &Path) -> Result<()> {
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))
 }
 
+/// Lines of `about`; after them, who died and what was left out.
+pub const ABOUT_LINES: usize = 4;
+
 /// How it ran and on what, as far as that explains a figure.
 fn about() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();

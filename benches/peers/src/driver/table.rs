@@ -4,12 +4,12 @@ use comfy_table::{CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
 use peers::workloads::Row;
 
 use crate::{
-    allocators::ALLOCATORS,
+    allocators::{ALLOCATORS, SPANDREL},
     analysis::{self, Cell, Line, Standing, Versus},
     cli::Plan,
     count::{Count, Instructions},
-    profile::Profile,
-    results::Results,
+    profile::{FRAGMENTATION_GOAL, Profile},
+    results::{self, Results},
     sample::{Depth, FloorCost},
     stats::Summary,
 };
@@ -62,7 +62,7 @@ pub fn print_results(results: &Results) {
     for verdict in verdicts(results) {
         println!("{verdict}");
     }
-    if let Some(line) = results.about.lines().nth(4) {
+    for line in results.about.lines().skip(results::ABOUT_LINES) {
         println!("{line}");
     }
 }
@@ -98,9 +98,22 @@ pub fn verdicts(results: &Results) -> Vec<String> {
         let both = [("time", time, profile.time_goal()), ("peak RSS", peak, Profile::PEAK_GOAL)];
         for (what, standing, goal) in both {
             if let Some(standing) = standing {
-                verdicts.push(verdict(&format!("{}, {what}", profile.title()), &standing, goal));
+                let what = format!("{}, {what}, spandrel / best other", profile.title());
+                verdicts.push(verdict(&what, &standing, goal));
             }
         }
+        let lines: Vec<&Line> = results.table_lines(profile).collect();
+        if let Some(standing) = analysis::oversubscribed(&lines) {
+            let what = format!("{}, time, spandrel on 16 threads / on 2", profile.title());
+            verdicts.push(verdict(&what, &standing, Profile::OVERSUBSCRIBED_GOAL));
+        }
+    }
+    if let Some(f) = analysis::fragmentation(&results.moments, SPANDREL.name) {
+        let analysis::Fragmentation { highest, last, late } = f;
+        verdicts.push(format!(
+            "fragmentation, resident / live of spandrel: at most {highest:.2}, over the last quarter \
+             {late:.2}, at the end {last:.2} (goal {FRAGMENTATION_GOAL})"
+        ));
     }
     verdicts
 }
@@ -108,9 +121,8 @@ pub fn verdicts(results: &Results) -> Vec<String> {
 fn verdict(what: &str, standing: &Standing, [mean_goal, worst_goal]: [f64; 2]) -> String {
     let Standing { mean, worst: (row, worst), rows } = standing;
     format!(
-        "{what}, spandrel / best other: geometric mean of {rows} rows {mean:.3} (goal \
-         {mean_goal:.2}), \
-         worst {row} {worst:.2} (goal {worst_goal:.2})"
+        "{what}: geometric mean of {rows} rows {mean:.3} (goal {mean_goal:.2}), worst {row} \
+         {worst:.2} (goal {worst_goal:.2})"
     )
 }
 

@@ -66,7 +66,9 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                 bar.set_message(format!("{} {name}", allocator.name));
                 let path = workers.path(line.profile, allocator);
                 warm.up(&name);
-                let report = match workers::run(path, &name, twin, line.length) {
+                let ran = workers::run(path, &name, twin, line.length);
+                bar.inc(1);
+                let report = match ran {
                     Err(error) if allocator.feature.is_some() => {
                         let about = format!("{}, {name}: {error:#}", allocator.name);
                         measured.deaths.push(about);
@@ -74,7 +76,6 @@ pub fn measure(plan: &Plan, workers: &Workers) -> Result<()> {
                     }
                     report => report?,
                 };
-                bar.inc(1);
                 let who = if twin == Twin::Empty { HARNESS } else { allocator.name };
                 let sample = Sample::new(line.profile, &name, who, round, report.outcome);
                 warm.note(&sample);

@@ -17,6 +17,7 @@ use peers::{
     workloads::{Point, Work},
 };
 use serde_json::Value;
+use wait_timeout::ChildExt;
 
 use crate::{
     allocators::{ALLOCATORS, Allocator, SYSTEM},
@@ -38,6 +39,9 @@ impl Workers {
         &self.0[&(profile.name(), COUNTING)]
     }
 }
+
+/// How long a worker may take: much longer than any does.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The worker that counts calls.
 const COUNTING: &str = "w-counting";
@@ -90,7 +94,15 @@ pub struct Report {
 pub fn run(path: &Path, row: &str, twin: Twin, length: Length) -> Result<Report> {
     let mut command = Command::new(path);
     command.args(words(row, twin, length));
-    let output = command.output().context("cannot start a worker")?;
+    // What a worker prints fits into its pipes, so that nobody need read before it has ended.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start a worker")?;
+    if child.wait_timeout(PATIENCE)?.is_none() {
+        child.kill()?;
+        child.wait()?;
+        bail!("the worker had not ended after {PATIENCE:?}: {command:?}");
+    }
+    let output = child.wait_with_output()?;
     parse(&output).with_context(|| format!("the worker failed: {command:?}"))
 }
 

@@ -4,10 +4,7 @@ use anyhow::Result;
 use plotters::{coord::Shift, prelude::*};
 
 use super::{Area, FAINT, GOAL, GRID, INK, Series, failed, head, in_drawing_order, text, tick};
-use crate::{allocators::ALLOCATORS, analysis::Line, sample::Moment};
-
-/// The bar for resident over live memory.
-const FRAGMENTATION_GOAL: f64 = 1.15;
+use crate::{allocators::ALLOCATORS, analysis::Line, profile::FRAGMENTATION_GOAL, sample::Moment};
 
 type Points = Vec<(f64, f64)>;
 

@@ -130,6 +130,12 @@ pub fn draw(out: &Path, results: &Results) -> Result<Vec<String>> {
             }
         }
     }
+    for profile in [Profile::Fat, Profile::Release] {
+        if let Some(dots) = rows::instructions(&results.counted, profile) {
+            let name = format!("instructions-{}.svg", profile.name());
+            page(name, dots.size(), &|area| dots.draw(area))?;
+        }
+    }
     if let Some(dots) = rows::floors(&results.depths) {
         page("floors.svg".into(), dots.size(), &|area| dots.draw(area))?;
     }
@@ -194,6 +200,7 @@ mod tests {
     use super::*;
     use crate::{
         analysis,
+        results::Counted,
         sample::{Depth, Moment, Sample, tests::sample},
     };
 
@@ -210,6 +217,12 @@ mod tests {
             allocated_mib: 1000,
             live_kib: 1000,
             rss_kib: 1100,
+        };
+        let counted = |allocator: &str| Counted {
+            profile: Profile::Fat,
+            row: "same/t1".to_owned(),
+            allocator: allocator.to_owned(),
+            instructions: Some(12.0),
         };
         let depth = Depth {
             profile: Profile::Fat,
@@ -229,6 +242,7 @@ mod tests {
             lines: analysis::lines(&samples),
             moments: vec![moment("spandrel"), moment("system")],
             depths: vec![depth],
+            counted: ["spandrel", "system"].map(counted).into(),
             ..Results::default()
         }
     }
@@ -245,6 +259,7 @@ mod tests {
             "time-fat.svg",
             "peak-fat.svg",
             "after-fat.svg",
+            "instructions-fat.svg",
             "floors.svg",
             "fragmentation.svg",
             "threads.svg",
@@ -255,7 +270,7 @@ mod tests {
         assert!(texts[0].contains("same/t1") && texts[0].contains("jemalloc"));
         // What is only charted stands in no table.
         assert!(!texts[0].contains("mixed/t4") && !texts[0].contains("heap-1g"));
-        assert!(texts[5].contains("mixed") && texts[6].contains("8 GiB"));
+        assert!(texts[6].contains("mixed") && texts[7].contains("8 GiB"));
     }
 
     #[test]

@@ -13,7 +13,9 @@ use super::{
 use crate::{
     analysis::{Cell, Line},
     profile::Profile,
+    results::Counted,
     sample::Depth,
+    stats::Summary,
 };
 
 /// Height of a line.
@@ -32,28 +34,36 @@ pub struct Dots {
     about: String,
     axis: &'static str,
     series: Vec<Series>,
-    rows: Vec<(String, Vec<(Series, f64)>)>,
+    rows: Vec<(String, Vec<Dot>)>,
     /// Values to hold the dots against, and what they are.
     marks: Vec<(f64, String)>,
     ticks: &'static [f64],
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Dot {
+    series: Series,
+    value: f64,
+    /// To either side of the value, as a part of it.
+    spread: f64,
+}
+
 /// Time of everybody over the best of the others.
 pub fn time(lines: &[&Line], profile: Profile, goals: [f64; 2]) -> Option<Dots> {
     let title = format!("Processor time per operation, {}", profile.title());
-    ratios(lines, title, |cell| cell.time.median, goals)
+    ratios(lines, title, |cell| cell.time, goals)
 }
 
 /// Peaks of resident memory of everybody over the best of the others'.
 pub fn peak(lines: &[&Line], profile: Profile, goals: [f64; 2]) -> Option<Dots> {
     let title = format!("Peak of resident memory, {}", profile.title());
-    ratios(lines, title, |cell| cell.peak.median, goals)
+    ratios(lines, title, |cell| cell.peak, goals)
 }
 
 fn ratios(
     lines: &[&Line],
     title: String,
-    value: fn(&Cell) -> f64,
+    value: fn(&Cell) -> Summary,
     [mean, worst]: [f64; 2],
 ) -> Option<Dots> {
     let rows = lines.iter().filter_map(|line| {
@@ -61,15 +71,14 @@ fn ratios(
             .cells
             .iter()
             .filter(|c| !Series::of_allocator(c.allocator).is_some_and(|s| s.ours));
-        let best = others.map(value).min_by(f64::total_cmp)?;
-        Some((line.row.clone(), dots(line, |cell| value(cell) / best)))
+        let best = others.map(|c| value(c).median).min_by(f64::total_cmp)?;
+        Some((line.row.clone(), dots(line, value, best)))
     });
     Dots::new(
         rows.collect(),
         title,
-        "median over the median of the best of the others on that row: 1 is the best of the \
-         others, \
-         left of it is better"
+        "median over the median of the best of the others on that row; left is better; bars: half \
+         the interquartile range"
             .to_owned(),
         "times the best of the others",
         vec![
@@ -83,21 +92,56 @@ fn ratios(
 
 /// What is resident after everything was freed.
 pub fn after(lines: &[&Line], profile: Profile) -> Option<Dots> {
-    let rows =
-        lines.iter().map(|line| (line.row.clone(), dots(line, |cell| cell.after.median / 1024.0)));
+    let rows = lines.iter().map(|line| (line.row.clone(), dots(line, |cell| cell.after, 1024.0)));
     Dots::new(
         rows.collect(),
         format!("Resident memory after everything was freed, {}", profile.title()),
-        "at once, with no time to give anything back; median".to_owned(),
+        "at once, with no time to give anything back; median; bars: half the interquartile range"
+            .to_owned(),
         "MiB",
         Vec::new(),
         &[1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0],
     )
 }
 
-fn dots(line: &Line, value: impl Fn(&Cell) -> f64) -> Vec<(Series, f64)> {
-    let dot = |cell: &Cell| Some((Series::of_allocator(cell.allocator)?, value(cell)));
+/// Medians and spreads, in the unit.
+fn dots(line: &Line, summary: fn(&Cell) -> Summary, unit: f64) -> Vec<Dot> {
+    let dot = |cell: &Cell| {
+        let Summary { median, spread_percent, .. } = summary(cell);
+        let series = Series::of_allocator(cell.allocator)?;
+        Some(Dot { series, value: median / unit, spread: spread_percent / 100.0 })
+    };
     line.cells.iter().filter_map(dot).collect()
+}
+
+/// Instructions of everybody over the best of the others.
+pub fn instructions(counted: &[Counted], profile: Profile) -> Option<Dots> {
+    let mut rows: Vec<(String, Vec<Dot>)> = Vec::new();
+    for c in counted.iter().filter(|c| c.profile == profile) {
+        let (Some(series), Some(value)) = (Series::of_allocator(&c.allocator), c.instructions)
+        else {
+            continue;
+        };
+        let dot = Dot { series, value, spread: 0.0 };
+        match rows.last_mut().filter(|(row, _)| *row == c.row) {
+            Some((_, dots)) => dots.push(dot),
+            None => rows.push((c.row.clone(), vec![dot])),
+        }
+    }
+    for (_, dots) in &mut rows {
+        let others = dots.iter().filter(|dot| !dot.series.ours).map(|dot| dot.value);
+        let best = others.min_by(f64::total_cmp).unwrap_or(1.0);
+        dots.iter_mut().for_each(|dot| dot.value /= best);
+    }
+    Dots::new(
+        rows,
+        format!("Instructions per operation, {}", profile.title()),
+        "by callgrind, one thread, over the best of the others; who has no mark dies under valgrind"
+            .to_owned(),
+        "times the best of the others",
+        vec![(1.0, String::new())],
+        &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0],
+    )
 }
 
 /// How far the calls of each row go on Spandrel.
@@ -111,7 +155,8 @@ pub fn floors(depths: &[Depth]) -> Option<Dots> {
     let series = NAMES.map(|(style, name)| Series::styled(style, name, false));
     let rows = depths.iter().map(|depth| {
         let rates = series.into_iter().zip(depth.rates()).filter(|(_, rate)| *rate > 0.0);
-        (depth.row.clone(), rates.collect())
+        let dot = |(series, value)| Dot { series, value, spread: 0.0 };
+        (depth.row.clone(), rates.map(dot).collect())
     });
     Dots::new(
         rows.collect(),
@@ -127,7 +172,7 @@ pub fn floors(depths: &[Depth]) -> Option<Dots> {
 
 impl Dots {
     fn new(
-        rows: Vec<(String, Vec<(Series, f64)>)>,
+        rows: Vec<(String, Vec<Dot>)>,
         title: String,
         about: String,
         axis: &'static str,
@@ -135,9 +180,9 @@ impl Dots {
         ticks: &'static [f64],
     ) -> Option<Self> {
         let mut series: Vec<Series> = Vec::new();
-        for (dot, _) in rows.iter().flat_map(|(_, dots)| dots) {
-            if !series.contains(dot) {
-                series.push(*dot);
+        for dot in rows.iter().flat_map(|(_, dots)| dots) {
+            if !series.contains(&dot.series) {
+                series.push(dot.series);
             }
         }
         (!series.is_empty()).then_some(Self { title, about, axis, series, rows, marks, ticks })
@@ -185,8 +230,12 @@ impl Dots {
         for series in in_drawing_order(self.series.clone()) {
             for (n, (_, dots)) in self.rows.iter().enumerate() {
                 let y = ABOVE + LINE * n as i32 + LINE / 2;
-                for (_, value) in dots.iter().filter(|(s, _)| *s == series) {
-                    area.draw(&series.dot((x(value.clamp(low, high)), y))).map_err(failed)?;
+                for Dot { value, spread, .. } in dots.iter().filter(|dot| dot.series == series) {
+                    let at = |value: f64| (x(value.clamp(low, high)), y);
+                    let ends = vec![at(value * (1.0 - spread)), at(value * (1.0 + spread))];
+                    let bar = PathElement::new(ends, series.colour.stroke_width(1));
+                    area.draw(&bar).map_err(failed)?;
+                    area.draw(&series.dot(at(*value))).map_err(failed)?;
                 }
             }
         }
@@ -221,7 +270,7 @@ impl Dots {
     /// The ends of the axis: ticks around all dots.
     fn range(&self) -> [f64; 2] {
         let values = || {
-            let dots = self.rows.iter().flat_map(|(_, dots)| dots.iter().map(|(_, value)| *value));
+            let dots = self.rows.iter().flat_map(|(_, dots)| dots.iter().map(|dot| dot.value));
             dots.chain(self.marks.iter().map(|(value, _)| *value))
         };
         let (least, most) = values().fold((f64::MAX, 0.0_f64), |(a, b), v| (a.min(v), b.max(v)));

@@ -192,7 +192,7 @@ pub(super) static JOBS: &[Workload] = &[
         "blocks of 32 KiB..32 MiB replaced, every page written to",
         ALL,
         large::churn,
-        [400, 120, 32],
+        [300, 120, 32],
     ),
     job(
         7,
@@ -200,7 +200,7 @@ pub(super) static JOBS: &[Workload] = &[
         "vec![0; n] of the same sizes, untouched",
         ALL,
         large::zeroed_untouched,
-        [1000, 250, 32],
+        [600, 200, 32],
     ),
     job(
         7,
@@ -208,7 +208,7 @@ pub(super) static JOBS: &[Workload] = &[
         "vec![0; n] of the same sizes, every page read and written to",
         ALL,
         large::zeroed_touched,
-        [400, 120, 32],
+        [300, 120, 32],
     ),
     job(
         8,
