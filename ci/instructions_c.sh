@@ -55,7 +55,7 @@ done
 # One call of free as the C program makes it, and the Rust door's where it is a function of its own.
 LD_PRELOAD=${library[spandrel]} valgrind --tool=callgrind --callgrind-out-file="$work/c" \
     "$work/pairs" same 1000000 2>"$work/log"
-per_free=$(callgrind_annotate --threshold=100 "$work/c" | awk '
+per_free=$(callgrind_annotate --auto=no --threshold=100 "$work/c" 2>"$work/log" | awk '
     $0 ~ /:(free|cfree)($| \[)/ { gsub(",", "", $1); sum += $1 } END { printf "%.1f", sum / 1000000 }')
 cargo build --quiet --profile fat --example inline
 rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline" |
