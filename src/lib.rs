@@ -69,6 +69,10 @@ pub use base::options::{Decay, HugepagePolicy, Limit, Options};
 pub use front::config::{configure, limits, reread_limits};
 #[cfg(not(spandrel_model))]
 pub use front::{Configured, Spandrel, flush_current_thread, purge, stats};
+#[cfg(feature = "prometheus")]
+pub use observe::Prometheus;
+#[cfg(feature = "metrics")]
+pub use observe::publish;
 pub use observe::{ClassStats, Floors, Stats};
 pub use page::Limits;
 

@@ -17,6 +17,7 @@
 
 pub mod corpus;
 pub mod load;
+pub mod metrics;
 pub mod report;
 pub mod rss;
 pub mod runner;

@@ -1,4 +1,4 @@
-//! The service: four routes over the [`Store`], heavy work handed to a rayon pool.
+//! The service: four routes over the [`Store`], heavy work handed to a rayon pool, and `/metrics`.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -53,9 +53,17 @@ impl Service {
         self.pool.install(|| {
             documents.par_iter().try_for_each(|json| {
                 self.store.insert(serde_json::from_slice(json)?);
-                Ok(())
+                Ok::<(), serde_json::Error>(())
             })
-        })
+        })?;
+        self.flush_pool();
+        Ok(())
+    }
+
+    /// Has every thread of the pool give what it keeps free at hand to the others, as at the end of a large job:
+    /// rayon has no hook for a thread that is about to sleep.
+    pub fn flush_pool(&self) {
+        self.pool.broadcast(|_| spandrel::flush_current_thread());
     }
 
     /// The store itself.
@@ -71,6 +79,7 @@ impl Service {
             .route("/documents/{id}", get(document))
             .route("/search", get(search))
             .route("/count", post(count))
+            .route("/metrics", get(crate::metrics::metrics))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self.clone())
     }

@@ -172,6 +172,8 @@ fn runtime(name: &'static str, threads: NonZeroUsize) -> Result<Runtime> {
     Builder::new_multi_thread()
         .worker_threads(threads.get())
         .thread_name(name)
+        // What a worker keeps free at hand is of no use to it while it sleeps.
+        .on_thread_park(spandrel::flush_current_thread)
         .enable_all()
         .build()
         .with_context(|| format!("cannot start the {name} threads"))

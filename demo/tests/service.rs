@@ -157,3 +157,46 @@ async fn a_document_that_was_pushed_out_is_gone() {
     assert_eq!(status, StatusCode::GONE);
     assert!(answer["evicted"].as_u64().is_some());
 }
+
+/// The allocator's account of itself, in every form that `/metrics` has.
+#[tokio::test]
+async fn metrics_in_four_forms() {
+    let service = Service::new(512, NonZeroUsize::MIN).unwrap();
+    let get = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = service.router().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    };
+    let value = |text: &str, name: &str| -> f64 {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(name));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}"))
+            .split(' ')
+            .nth(1)
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let (status, prometheus) = get("/metrics").await;
+    assert_eq!(status, StatusCode::OK);
+    let (_, recorder) = get("/metrics?format=recorder").await;
+    for text in [&prometheus, &recorder] {
+        let live = value(text, "spandrel_live_bytes");
+        assert!(live > 0.0 && live < value(text, "spandrel_mapped_bytes"), "{text}");
+        assert!(value(text, "spandrel_os_maps_total") > 0.0);
+        assert!(
+            text.lines().any(|line| line.starts_with("spandrel_class_live_objects{size=\"64\"} "))
+        );
+    }
+    let (_, text) = get("/metrics?format=text").await;
+    assert!(text.contains("free in spans") && text.contains("occupancy"));
+    let (_, body) = get("/metrics?format=json").await;
+    let json: Value = serde_json::from_str(&body).unwrap();
+    assert!(
+        json["live"].as_u64().unwrap() > 0 && json["floors"]["os"]["nanos"].as_u64().unwrap() > 0
+    );
+    assert!(json["classes"].as_array().unwrap().iter().all(|class| class["spans"] != json!(0)));
+    let (status, _) = get("/metrics?format=xml").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+}

@@ -41,6 +41,28 @@ pub use shuttle::sync::atomic::{
 
 pub use core::sync::atomic::Ordering;
 
+/// A sum for reports, invisible to the checkers: it orders nothing and adds no interleavings.
+#[derive(Debug, Default)]
+pub struct Tally(core::sync::atomic::AtomicU64);
+
+impl Tally {
+    /// Nothing yet; all zero bits.
+    pub const fn new() -> Self {
+        Self(core::sync::atomic::AtomicU64::new(0))
+    }
+
+    /// One more.
+    #[cold]
+    pub fn note(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The sum.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A cell that one thread at a time may touch. The protocol around it says which; loom checks it.
 #[derive(Debug)]
 pub struct UnsafeCell<T>(Inner<T>);

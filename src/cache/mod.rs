@@ -58,6 +58,7 @@ struct Counters {
 }
 
 /// What happened on the slow paths of one cache, over all its threads.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CacheCounts {
     /// Bins that ran empty and were refilled.
@@ -407,6 +408,7 @@ impl<B: Objects> Caches<B> {
             // SAFETY: the caller's promise.
             if !unsafe { bin.push(object) } {
                 self.below.give(class, &mut [object]);
+                owner.surplus += class.size();
             }
             self.sweep_sometimes(cache, owner);
         });

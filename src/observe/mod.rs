@@ -1,7 +1,12 @@
 //! What can be seen of the building from outside. Reads every floor, stops no thread, changes
 //! nothing; known only to the front.
 
+pub mod series;
 pub mod snapshot;
 pub mod text;
 
+#[cfg(feature = "prometheus")]
+pub use series::Prometheus;
+#[cfg(feature = "metrics")]
+pub use series::publish;
 pub use snapshot::{ClassStats, Floors, Stats};

@@ -9,7 +9,7 @@ use crate::base::sync::Ordering::Relaxed;
 use crate::base::units::*;
 use crate::cache::{CacheCounts, Caches};
 use crate::os::{Os, OsCounts};
-use crate::page::PageCounts;
+use crate::page::{Limits, PageCounts};
 use crate::span::{Span, SpanCounts, SpanTable, Spans};
 use crate::transfer::Transfer;
 
@@ -17,6 +17,7 @@ use crate::transfer::Transfer;
 ///
 /// `live + cached + in_transfer + free_in_spans + free_granules + returned + metadata + stranded ==
 /// mapped`, exactly, while no other thread allocates or frees.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Debug)]
 pub struct Stats {
     /// Address space mapped from the system, as its floor counted it.
@@ -40,13 +41,56 @@ pub struct Stats {
     pub metadata: usize,
     /// Address space that the system refused to take back.
     pub stranded: usize,
+    /// Of what was returned to the system so far, what was taken again.
+    pub refaulted: usize,
     /// Per size class.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "used"))]
     pub classes: [ClassStats; CLASSES],
+    /// The limits and what counts against them.
+    pub limits: Limits,
     /// What each floor did so far.
     pub floors: Floors,
 }
 
+/// Classes that have spans.
+#[cfg(feature = "serde")]
+fn used<S: serde::Serializer>(
+    classes: &[ClassStats; CLASSES],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(classes.iter().filter(|class| class.spans != 0))
+}
+
+impl ClassStats {
+    /// Objects its spans have room for.
+    pub fn objects(&self) -> usize {
+        self.live + self.cached + self.in_transfer + self.free_in_spans
+    }
+
+    /// The share of its objects that the program holds, 0 to 1.
+    pub fn occupancy(&self) -> f64 {
+        share(self.live, self.objects())
+    }
+
+    /// The share of its objects that lie free in spans the others keep, 0 to 1.
+    pub fn fragmentation(&self) -> f64 {
+        share(self.free_in_spans, self.objects())
+    }
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+impl Floors {
+    /// Takes from the transfer cache that found a batch: every refill asks there once.
+    pub fn transfer_hits(&self) -> u64 {
+        self.cache.refills.saturating_sub(self.transfer_misses)
+    }
+}
+
 /// One size class at one moment. Counts of objects, not bytes.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClassStats {
     /// Bytes of one object.
@@ -64,6 +108,7 @@ pub struct ClassStats {
 }
 
 /// What each floor did so far.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Floors {
     /// Thread caches there are.
@@ -76,6 +121,10 @@ pub struct Floors {
     pub transfer_misses: u64,
     /// Gives that found no room in the transfer cache.
     pub transfer_refusals: u64,
+    /// Exchanges in the transfer cache that another thread made fail.
+    pub transfer_retries: u64,
+    /// The same in the page heap.
+    pub page_retries: u64,
     /// The span floor.
     pub span: SpanCounts,
     /// The page heap.
@@ -103,11 +152,14 @@ impl Stats {
             returned: 0,
             metadata: 0,
             stranded: 0,
+            refaulted: 0,
             classes: [ClassStats::default(); CLASSES],
+            limits: Limits::default(),
             floors: Floors::default(),
         };
         for window in pages.windows() {
             stats.floors.windows += 1;
+            stats.floors.page_retries += window.retries.get();
             stats.add_window(window);
         }
         stats.add_caches(building);
@@ -125,6 +177,8 @@ impl Stats {
         stats.metadata = page.metadata + building.metadata() + transfer.metadata();
         stats.stranded = page.stranded + os.untrimmed;
         stats.mapped = os.mapped;
+        stats.refaulted = page.purged.saturating_sub(stats.refaulted);
+        stats.limits = pages.limits();
         stats.floors.span = spans.counts();
         stats.floors.page = page;
         stats.floors.os = os;
@@ -151,6 +205,8 @@ impl Stats {
             let view = window.look(Hugepage(index));
             let clean = view.clean.count_ones() as usize;
             self.returned += clean * GRANULE;
+            // What of it was returned once; taken off what was returned in all, below.
+            self.refaulted += window.returned(Hugepage(index)) as usize * GRANULE;
             self.free_granules += (view.free.count_ones() as usize - clean) * GRANULE;
             if view.whole {
                 continue;
@@ -200,6 +256,7 @@ impl Stats {
     }
 
     fn add_transfer<B: crate::span::Objects>(&mut self, transfer: &Transfer<B>) {
+        self.floors.transfer_retries = transfer.empty_retries();
         for class in Class::all() {
             let shelf = transfer.counts(class);
             self.classes[class.index()].size = class.size();
@@ -207,6 +264,7 @@ impl Stats {
             self.in_transfer += shelf.objects * class.size();
             self.floors.transfer_misses += shelf.misses;
             self.floors.transfer_refusals += shelf.refusals;
+            self.floors.transfer_retries += shelf.retries;
         }
     }
 }

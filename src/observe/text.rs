@@ -1,6 +1,6 @@
 //! A snapshot as text.
 
-use super::snapshot::{ClassStats, Stats};
+use super::snapshot::Stats;
 use core::fmt;
 
 /// A size in bytes for people; a width pads the number.
@@ -53,47 +53,60 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "  transfer      {} misses, {} refusals",
-            floors.transfer_misses, floors.transfer_refusals
+            "  transfer      {} hits, {} misses, {} refusals, {} retries",
+            floors.transfer_hits(),
+            floors.transfer_misses,
+            floors.transfer_refusals,
+            floors.transfer_retries
         )?;
         writeln!(
             f,
-            "  spans         {} begun, {} ended, {} last resorts",
-            floors.span.begun, floors.span.died, floors.span.last_resorts
+            "  spans         {} begun, {} ended, {} last resorts, {} retries",
+            floors.span.begun, floors.span.died, floors.span.last_resorts, floors.span.retries
         )?;
         writeln!(
             f,
-            "  page heap     {} takes, {} gives, {} windows, {} blocks with a mapping of their own, {} purged",
+            "  page heap     {} takes, {} gives, {} windows, {} blocks with a mapping of their own, {} retries",
             floors.page.takes,
             floors.page.gives,
             floors.windows,
             floors.page.huge_blocks,
-            Bytes(floors.page.purged)
+            floors.page_retries
         )?;
         writeln!(
             f,
-            "  system        {} maps, {} unmaps, {} purges, {} remaps, {} failures",
+            "  returned      {} in all, {} of it taken again, {} inside spans, {} hugepages mended",
+            Bytes(floors.page.purged),
+            Bytes(self.refaulted),
+            Bytes(floors.page.shed as usize),
+            floors.page.collapses
+        )?;
+        writeln!(
+            f,
+            "  system        {} maps, {} unmaps, {} purges, {} remaps, {} failures, {:.1} ms in all",
             floors.os.maps,
             floors.os.unmaps,
             floors.os.purges,
             floors.os.remaps,
-            floors.os.failures
+            floors.os.failures,
+            floors.os.nanos as f64 / 1e6
         )?;
         writeln!(
             f,
-            "classes  size      live    cached  in transfer  free in spans  spans  occupancy"
+            "classes  size      live    cached  in transfer  free in spans  spans  occupancy  fragmentation"
         )?;
         for class in self.classes.iter().filter(|class| class.spans != 0) {
             writeln!(
                 f,
-                "        {:5} {:9} {:9} {:12} {:14} {:6} {:9.1}%",
+                "        {:5} {:9} {:9} {:12} {:14} {:6} {:9.1}% {:13.1}%",
                 class.size,
                 class.live,
                 class.cached,
                 class.in_transfer,
                 class.free_in_spans,
                 class.spans,
-                occupancy(class)
+                class.occupancy() * 100.0,
+                class.fragmentation() * 100.0
             )?;
         }
         Ok(())
@@ -102,10 +115,4 @@ impl fmt::Display for Stats {
 
 fn mean(sum: u64, count: u64) -> f64 {
     if count == 0 { 0.0 } else { sum as f64 / count as f64 }
-}
-
-/// The share of a class's objects that the program holds, in percent.
-fn occupancy(class: &ClassStats) -> f64 {
-    let all = class.live + class.cached + class.in_transfer + class.free_in_spans;
-    if all == 0 { 0.0 } else { class.live as f64 / all as f64 * 100.0 }
 }

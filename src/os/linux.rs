@@ -25,6 +25,7 @@ pub struct Linux {
     wakes: AtomicU64,
     remaps: AtomicU64,
     failures: AtomicU64,
+    nanos: AtomicU64,
     untrimmed: AtomicUsize,
 }
 
@@ -42,6 +43,7 @@ impl Linux {
             wakes: AtomicU64::new(0),
             remaps: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            nanos: AtomicU64::new(0),
             untrimmed: AtomicUsize::new(0),
         }
     }
@@ -53,7 +55,10 @@ impl Linux {
         let errno = unsafe { libc::__errno_location() };
         // SAFETY: as above; an int that only this thread touches.
         let saved = unsafe { *errno };
+        let begun = monotonic(libc::CLOCK_MONOTONIC);
         let result = f();
+        let nanos = monotonic(libc::CLOCK_MONOTONIC).saturating_sub(begun);
+        self.nanos.fetch_add(nanos, Relaxed);
         // SAFETY: as above.
         unsafe { *errno = saved };
         if result.is_none() {
@@ -186,6 +191,15 @@ impl Linux {
         }
         resident * page
     }
+}
+
+/// Nanoseconds on a clock that never goes back.
+fn monotonic(clock: libc::clockid_t) -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is writable; the clocks exist on every Linux this builds for, and if one did not,
+    // time would stand still at zero.
+    unsafe { libc::clock_gettime(clock, &mut now) };
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 impl Os for Linux {
@@ -334,11 +348,7 @@ impl Os for Linux {
     }
 
     fn now_ms(&self) -> u64 {
-        let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `now` is writable; the clock exists on every Linux this builds for, and if it did
-        // not, time would stand still at zero.
-        unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut now) };
-        now.tv_sec as u64 * 1000 + now.tv_nsec as u64 / 1_000_000
+        monotonic(libc::CLOCK_MONOTONIC_COARSE) / 1_000_000
     }
 
     fn at_thread_exit(&self, hook: unsafe extern "C" fn(*mut u8), token: NonNull<u8>) -> bool {
@@ -380,6 +390,8 @@ impl Os for Linux {
             advices: self.advices.load(Relaxed),
             remaps: self.remaps.load(Relaxed),
             failures: self.failures.load(Relaxed),
+            wakes: self.wakes.load(Relaxed),
+            nanos: self.nanos.load(Relaxed),
             untrimmed: self.untrimmed.load(Relaxed),
         }
     }

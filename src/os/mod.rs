@@ -162,6 +162,7 @@ pub const fn metadata_bytes<T>(page_size: usize) -> usize {
 }
 
 /// Calls so far, and what they left mapped.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OsCounts {
     /// Bytes of address space mapped now.
@@ -176,8 +177,12 @@ pub struct OsCounts {
     pub advices: u64,
     /// Calls of [`Os::resize`], [`Os::move_onto`] and [`Os::move_pages`].
     pub remaps: u64,
+    /// Calls of [`Os::wake`].
+    pub wakes: u64,
     /// Calls that failed.
     pub failures: u64,
+    /// Nanoseconds spent in all of these.
+    pub nanos: u64,
     /// Of `mapped`: what was mapped too much to reach an alignment, and the system would not take back.
     pub untrimmed: usize,
 }

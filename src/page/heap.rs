@@ -533,6 +533,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
 }
 
 /// The page heap's counts at one moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PageCounts {
     /// Runs asked for.

@@ -41,6 +41,7 @@ pub(super) struct Pressure {
 }
 
 /// The limits and what became of them.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {

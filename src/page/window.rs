@@ -17,7 +17,7 @@ use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::base::sync::{AtomicU16, AtomicU32, AtomicU64, UnsafeCell};
+use crate::base::sync::{AtomicU16, AtomicU32, AtomicU64, Tally, UnsafeCell};
 use crate::base::units::*;
 
 const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
@@ -32,6 +32,8 @@ pub struct Window<M> {
     /// Granules that may hold something other than zeros. Only the holder of a granule touches its
     /// bit, so the words are shared but no bit is.
     dirty: [AtomicU64; HUGEPAGES_PER_WINDOW],
+    /// Granules that were returned to the system at least once. As `dirty`.
+    returned: [AtomicU64; HUGEPAGES_PER_WINDOW],
     /// Whole free hugepages, 1 = free. Any thread.
     map: [AtomicU64; MAP_WORDS],
     /// Hugepages that are ours, free or not; bits are only ever added. Any thread.
@@ -55,6 +57,8 @@ pub struct Window<M> {
     broken: [AtomicU64; MAP_WORDS],
     /// 1 once the system was asked for a hugepage here. Any thread; asking twice does no harm.
     advised: [AtomicU64; MAP_WORDS],
+    /// Exchanges that another thread made fail.
+    pub retries: Tally,
     /// What the floor above knows of this window's granules.
     pub above: M,
 }
@@ -110,6 +114,7 @@ impl<M> Window<M> {
                 number: UnsafeCell::new(0),
                 free: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
                 dirty: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
+                returned: array![AtomicU64::new(0); HUGEPAGES_PER_WINDOW],
                 map: array![AtomicU64::new(0); MAP_WORDS],
                 ours: array![AtomicU64::new(0); MAP_WORDS],
                 orders: array![array![Hints::new(); HUGEPAGE_ORDER as usize]; GRAINS],
@@ -120,6 +125,7 @@ impl<M> Window<M> {
                 uses: array![AtomicU16::new(0); GRANULES_PER_WINDOW],
                 broken: array![AtomicU64::new(0); MAP_WORDS],
                 advised: array![AtomicU64::new(0); MAP_WORDS],
+                retries: Tally::new(),
                 above,
             }
         }
@@ -254,7 +260,10 @@ impl<M> Window<M> {
                     self.hint_new_orders(hugepage, old, new);
                     return Claim::At(bit);
                 }
-                Err(now) => old = now,
+                Err(now) => {
+                    self.retries.note();
+                    old = now;
+                }
             }
         }
     }
@@ -368,7 +377,10 @@ impl<M> Window<M> {
                     Ok(_) => {
                         return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
                     }
-                    Err(now) => old = now,
+                    Err(now) => {
+                        self.retries.note();
+                        old = now;
+                    }
                 }
             }
         }
@@ -401,7 +413,10 @@ impl<M> Window<M> {
                     Ok(_) => {
                         return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
                     }
-                    Err(now) => old = now,
+                    Err(now) => {
+                        self.retries.note();
+                        old = now;
+                    }
                 }
             }
         }
@@ -444,7 +459,10 @@ impl<M> Window<M> {
                 }
                 match word.compare_exchange_weak(old, old & !mask, Acquire, Relaxed) {
                     Ok(_) => break,
-                    Err(now) => old = now,
+                    Err(now) => {
+                        self.retries.note();
+                        old = now;
+                    }
                 }
             }
             at += here;
@@ -530,7 +548,10 @@ impl<M> Window<M> {
                     self.hint_new_orders(hugepage, old, old & !mask);
                     return true;
                 }
-                Err(now) => old = now,
+                Err(now) => {
+                    self.retries.note();
+                    old = now;
+                }
             }
         }
         if old == 0 && self.claim_hugepage(hugepage) {
@@ -568,6 +589,7 @@ impl<M> Window<M> {
 
     /// Notes that granules the caller holds read as zero again; answers how many did not before.
     pub(super) fn cleanse(&self, hugepage: Hugepage, mask: u64) -> usize {
+        self.returned[hugepage.index()].fetch_or(mask, Relaxed);
         let old = self.dirty[hugepage.index()].fetch_and(!mask, Relaxed);
         (old & mask).count_ones() as usize
     }
@@ -598,7 +620,10 @@ impl<M> Window<M> {
                     self.hint_new_orders(hugepage, old, old & !mine);
                     return mine;
                 }
-                Err(now) => old = now,
+                Err(now) => {
+                    self.retries.note();
+                    old = now;
+                }
             }
         }
     }
@@ -674,6 +699,12 @@ impl<M> Window<M> {
             .map(|hugepage| self.look(Hugepage(hugepage)))
             .map(|view| (view.free & !view.clean).count_ones())
             .sum()
+    }
+
+    /// Granules of a hugepage that were returned and not taken since.
+    pub fn returned(&self, hugepage: Hugepage) -> u32 {
+        let clean = self.look(hugepage).clean;
+        (self.returned[hugepage.index()].load(Relaxed) & clean).count_ones()
     }
 
     /// Whether the system was asked for this hugepage.

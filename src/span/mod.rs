@@ -27,8 +27,8 @@ pub mod table;
 use crate::base::classes::{Class, Use};
 use crate::base::death;
 use crate::base::seed::{self, Seed};
-use crate::base::sync::AtomicU64;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::base::sync::{AtomicU64, Tally};
 use crate::base::units::{GRANULE, GRANULES_PER_WINDOW, Granule};
 use crate::os::Os;
 use crate::page::{Grain, PageHeap, Window};
@@ -86,9 +86,11 @@ struct Counters {
     begun: AtomicU64,
     died: AtomicU64,
     last_resorts: AtomicU64,
+    retries: Tally,
 }
 
 /// The span floor's counts at one moment.
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpanCounts {
     /// Spans begun.
@@ -97,6 +99,8 @@ pub struct SpanCounts {
     pub died: u64,
     /// Requests for which unlisted spans were searched.
     pub last_resorts: u64,
+    /// Exchanges that another thread made fail.
+    pub retries: u64,
 }
 
 impl<O: Os> Spans<O> {
@@ -110,6 +114,7 @@ impl<O: Os> Spans<O> {
                     begun: AtomicU64::new(0),
                     died: AtomicU64::new(0),
                     last_resorts: AtomicU64::new(0),
+                    retries: Tally::new(),
                 }),
             }
         }
@@ -126,6 +131,7 @@ impl<O: Os> Spans<O> {
             begun: self.counters.begun.load(Relaxed),
             died: self.counters.died.load(Relaxed),
             last_resorts: self.counters.last_resorts.load(Relaxed),
+            retries: self.counters.retries.get(),
         }
     }
 
@@ -280,7 +286,10 @@ impl<O: Os> Spans<O> {
             let success = seed::weaken(Seed::OwnRelaxed, Acquire);
             match span.word().compare_exchange_weak(state.0, owned.0, success, Relaxed) {
                 Ok(_) => return Owning::Mine,
-                Err(now) => state = State(now),
+                Err(now) => {
+                    self.counters.retries.note();
+                    state = State(now);
+                }
             }
         }
     }
@@ -338,7 +347,10 @@ impl<O: Os> Spans<O> {
                     });
                 }
                 Ok(_) => return,
-                Err(now) => state = State(now),
+                Err(now) => {
+                    self.counters.retries.note();
+                    state = State(now);
+                }
             }
         }
     }
@@ -379,7 +391,10 @@ impl<O: Os> Spans<O> {
                 match span.word().compare_exchange_weak(state.0, state.died().0, acquire, Relaxed) {
                     Ok(_) => return self.bury(span),
                     Err(_) if seed::on(Seed::ReapTwice) => return self.bury(span),
-                    Err(now) => state = State(now),
+                    Err(now) => {
+                        self.counters.retries.note();
+                        state = State(now);
+                    }
                 }
             } else if !state.listed()
                 // `live` may exceed the objects for a moment: a bit that was just set was taken
@@ -390,7 +405,10 @@ impl<O: Os> Spans<O> {
                 // Relaxed: the givers have released their bits, and exchanges pass that on.
                 match span.word().compare_exchange_weak(state.0, listed.0, Relaxed, Relaxed) {
                     Ok(_) => return span.hints().insert(span.first.index()),
-                    Err(now) => state = State(now),
+                    Err(now) => {
+                        self.counters.retries.note();
+                        state = State(now);
+                    }
                 }
             } else {
                 return;

@@ -55,6 +55,8 @@ pub struct ShelfCounts {
     pub misses: u64,
     /// Gives that found no room.
     pub refusals: u64,
+    /// Exchanges that another thread made fail.
+    pub retries: u64,
 }
 
 impl<B: Objects> Transfer<B> {
@@ -203,7 +205,13 @@ impl<B: Objects> Transfer<B> {
             objects,
             misses: shelf.misses.load(Relaxed),
             refusals: shelf.refusals.load(Relaxed),
+            retries: shelf.full.retries.get(),
         }
+    }
+
+    /// Failed exchanges on the stack of empty nodes.
+    pub fn empty_retries(&self) -> u64 {
+        self.empty.retries.get()
     }
 
     /// Bytes mapped for nodes.

@@ -14,8 +14,8 @@
 
 use super::node::{Batch, INDEX_BITS, NodeId, Nodes};
 use crate::base::seed::{self, Seed};
-use crate::base::sync::AtomicU64;
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::base::sync::{AtomicU64, Tally};
 use core::num::NonZeroU32;
 
 const COUNT_BITS: u32 = 10;
@@ -50,13 +50,15 @@ impl Head {
 #[derive(Debug)]
 pub struct Stack {
     head: AtomicU64,
+    /// Exchanges that another thread made fail.
+    pub(super) retries: Tally,
 }
 
 impl Stack {
     const_fn! {
         /// The empty stack; all zero bits.
         pub fn new() -> Self {
-            Self { head: AtomicU64::new(0) }
+            Self { head: AtomicU64::new(0), retries: Tally::new() }
         }
     }
 
@@ -72,7 +74,10 @@ impl Stack {
             let success = seed::weaken(Seed::PushRelaxed, Release);
             match self.head.compare_exchange_weak(head.0, new.0, success, Relaxed) {
                 Ok(_) => return Ok(()),
-                Err(now) => head = Head(now),
+                Err(now) => {
+                    self.retries.note();
+                    head = Head(now);
+                }
             }
         }
     }
@@ -88,7 +93,10 @@ impl Stack {
             match self.head.compare_exchange_weak(head.0, new.0, Relaxed, acquire) {
                 // SAFETY: the exchange took this node off the stack, so it is this thread's alone.
                 Ok(_) => return Some(unsafe { nodes.hold(id) }),
-                Err(now) => head = Head(now),
+                Err(now) => {
+                    self.retries.note();
+                    head = Head(now);
+                }
             }
         }
     }
