@@ -41,6 +41,12 @@ pub use shuttle::sync::atomic::{
 
 pub use core::sync::atomic::Ordering;
 
+/// Atomics that no model sees: sums, settings and guesses of a policy, which order nothing and on which no
+/// protocol rests. A checker's cost grows with every access it sees.
+pub mod unseen {
+    pub use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+}
+
 /// A sum for reports, invisible to the checkers: it orders nothing and adds no interleavings.
 #[derive(Debug, Default)]
 pub struct Tally(core::sync::atomic::AtomicU64);

@@ -72,8 +72,12 @@ pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
     if align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN) {
         return alloc(size);
     }
-    // SAFETY: the front serves every size and power of two, more than a `Layout` may say.
-    unsafe { Spandrel.alloc(Layout::from_size_align_unchecked(size, align)) }
+    match Layout::from_size_align(size, align) {
+        // SAFETY: any layout may be asked for, size 0 included.
+        Ok(layout) => unsafe { Spandrel.alloc(layout) },
+        // More than any system has.
+        Err(_) => ptr::null_mut(),
+    }
 }
 
 /// Takes a block back; null is none.

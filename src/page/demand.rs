@@ -7,8 +7,8 @@
 //!
 //! Written by whoever wins a tick, one thread a quarter of a second; a lost update costs a guess.
 
-use crate::base::sync::AtomicU32;
 use crate::base::sync::Ordering::Relaxed;
+use crate::base::sync::unseen::AtomicU32;
 
 /// A rise or a fall by less than this many hugepages is noise.
 const NOISE: u32 = 4;

@@ -13,7 +13,7 @@ use super::window::{Grain, Window};
 use crate::base::options::HugepagePolicy;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU64, AtomicUsize};
+use crate::base::sync::unseen::{AtomicU64, AtomicUsize};
 use crate::base::units::*;
 use crate::os::{Os, Zeroed, metadata_bytes};
 use core::ptr::{self, NonNull};

@@ -9,7 +9,7 @@
 use super::heap::PageHeap;
 use super::window::Window;
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU64, AtomicUsize};
+use crate::base::sync::unseen::{AtomicU8, AtomicU64, AtomicUsize};
 use crate::base::units::{GRANULE, HUGEPAGE};
 use crate::os::{Os, Zeroed};
 

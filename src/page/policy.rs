@@ -4,7 +4,7 @@
 
 use crate::base::options::{DECAY_MOST_MS, Decay, HugepagePolicy, Limit};
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU32, AtomicUsize};
+use crate::base::sync::unseen::{AtomicU8, AtomicU32, AtomicUsize};
 use core::time::Duration;
 
 /// How long free memory stays unless somebody says otherwise, in milliseconds.

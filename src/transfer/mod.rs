@@ -9,7 +9,7 @@ pub mod stack;
 
 use crate::base::classes::{CLASSES, Class};
 use crate::base::sync::Ordering::Relaxed;
-use crate::base::sync::{AtomicU8, AtomicU32, AtomicU64};
+use crate::base::sync::unseen::{AtomicU8, AtomicU32, AtomicU64};
 use crate::base::units::BATCH;
 use crate::os::Os;
 use crate::span::Objects;
