@@ -97,8 +97,8 @@ static HOME: Model<Building, bool, (u64, bool, bool)> = Model {
     ],
     outcome: close,
     expected: &[(1, false, true), (1, true, false), (1, true, true)],
-    bound: Some(1),
-    long: Some(2),
+    bound: Some(2),
+    long: Some(3),
     schedules: 10_000,
 };
 
