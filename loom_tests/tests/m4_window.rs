@@ -1,4 +1,4 @@
-//! M4: granules of a hugepage, and hugepages of a window. `src/page/window.rs`, `src/page/hugepage.rs`
+//! M4: granules of a hugepage, and hugepages of a window. `src/page/window/`, `src/page/hugepage.rs`
 //! and the choice between them in `src/page/heap.rs`.
 #![cfg(spandrel_model)]
 

@@ -10,8 +10,16 @@
 //! A give releases (`fetch_or`), a claim acquires (compare-and-swap): what the last holder wrote,
 //! to the memory or to the metadata, is visible to the next. A promotion does both: it acquires what
 //! all givers of the hugepage released and releases it through the map.
+//!
+//! Here are the records and the granules of one hugepage; `whole` are whole hugepages, `ranges` runs over
+//! several, `view` what the release policy and the reports see.
 
-use super::hugepage::{orders, pick};
+mod ranges;
+mod view;
+mod whole;
+
+pub use view::HugepageView;
+
 use crate::base::classes::Use;
 use crate::base::death;
 use crate::base::hints::Hints;
@@ -19,6 +27,7 @@ use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicU16, AtomicU32, AtomicU64, Tally, UnsafeCell};
 use crate::base::units::*;
+use crate::page::hugepage::{orders, pick};
 
 const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
 
@@ -132,7 +141,7 @@ impl<M> Window<M> {
     }
 
     /// Says which window this is, before it is published.
-    pub(super) fn set_number(&self, number: usize) {
+    pub(in crate::page) fn set_number(&self, number: usize) {
         // SAFETY: the caller has not published the window yet, so nobody else can reach the cell.
         self.number.with_mut(|n| unsafe { *n = number });
     }
@@ -158,7 +167,7 @@ impl<M> Window<M> {
 
     /// Where its class words begin: one a granule, as [`Use::pack`] makes it.
     #[cfg(not(spandrel_model))]
-    pub(super) const WORDS: usize = core::mem::offset_of!(Self, uses);
+    pub(in crate::page) const WORDS: usize = core::mem::offset_of!(Self, uses);
 
     /// Notes what `count` granules that the caller holds are used for.
     pub fn set_usage(&self, first: Granule, count: usize, usage: Use) {
@@ -183,17 +192,17 @@ impl<M> Window<M> {
         self.lengths[first.index()].load(Relaxed) as usize
     }
 
-    pub(super) fn set_length(&self, first: Granule, granules: usize) {
+    pub(in crate::page) fn set_length(&self, first: Granule, granules: usize) {
         self.lengths[first.index()].store(granules as u32, Relaxed);
     }
 
     /// Whether the zeroed block that began at this granule last had no memory behind it.
-    pub(super) fn watched(&self, first: Granule) -> bool {
+    pub(in crate::page) fn watched(&self, first: Granule) -> bool {
         self.watched[first.hugepage().index()].load(Relaxed) & (1 << first.bit()) != 0
     }
 
     /// Notes whether a zeroed block that begins at this granule has no memory behind it.
-    pub(super) fn set_watched(&self, first: Granule, watched: bool) {
+    pub(in crate::page) fn set_watched(&self, first: Granule, watched: bool) {
         let word = &self.watched[first.hugepage().index()];
         if self.watched(first) != watched {
             word.fetch_xor(1 << first.bit(), Relaxed);
@@ -205,7 +214,7 @@ impl<M> Window<M> {
     /// Claims `count` granules at a multiple of 2^order in some hugepage of this grain that is in use
     /// already; of `used` only such as have memory behind them. `count <= 1 << order`,
     /// `order < HUGEPAGE_ORDER`.
-    pub(super) fn claim_granules(
+    pub(in crate::page) fn claim_granules(
         &self,
         grain: Grain,
         order: u32,
@@ -269,7 +278,7 @@ impl<M> Window<M> {
     }
 
     /// Claims without hints, wherever a fitting run is: the last resort before the answer is no.
-    pub(super) fn claim_anywhere(&self, order: u32, count: usize) -> Option<Granule> {
+    pub(in crate::page) fn claim_anywhere(&self, order: u32, count: usize) -> Option<Granule> {
         for index in 0..HUGEPAGES_PER_WINDOW {
             let hugepage = Hugepage(index as u32);
             let word = self.free[index].load(Relaxed);
@@ -289,7 +298,7 @@ impl<M> Window<M> {
     }
 
     /// Gives granules of one hugepage back. Dies if one of them is free already.
-    pub(super) fn give_granules(&self, hugepage: Hugepage, mask: u64, now: u32) {
+    pub(in crate::page) fn give_granules(&self, hugepage: Hugepage, mask: u64, now: u32) {
         let word = &self.free[hugepage.index()];
         self.freed_at[hugepage.index()].store(now, Relaxed);
         let old = word.fetch_or(mask, seed::weaken(Seed::GranulesRelaxed, Release));
@@ -335,7 +344,7 @@ impl<M> Window<M> {
     }
 
     /// Notes what a hugepage that the caller has claimed whole is begun for.
-    pub(super) fn begin(&self, hugepage: Hugepage, grain: Grain) {
+    pub(in crate::page) fn begin(&self, hugepage: Hugepage, grain: Grain) {
         if self.grain(hugepage) == grain {
             return;
         }
@@ -347,294 +356,11 @@ impl<M> Window<M> {
     }
 
     /// Sets the hints of a hugepage, or promotes it: whoever should have is gone.
-    pub(super) fn hint_again(&self, hugepage: Hugepage) {
+    pub(in crate::page) fn hint_again(&self, hugepage: Hugepage) {
         match self.free[hugepage.index()].load(Acquire) {
             WHOLE => self.promote(hugepage),
             word => self.hint_new_orders(hugepage, 0, word),
         }
-    }
-
-    // ---- whole hugepages ----
-
-    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are. Without an
-    /// alignment any `count` neighbours will do, over the words of the map.
-    pub(super) fn claim_hugepages(&self, order: u32, count: usize) -> Option<Hugepage> {
-        if order == 0 && count > 1 {
-            let mut from = 0;
-            while let Some(first) = self.find_run(from, count) {
-                if self.claim_run(first, count) {
-                    return Some(Hugepage(first as u32));
-                }
-                from = first + 1;
-            }
-            return None;
-        }
-        for (index, word) in self.map.iter().enumerate() {
-            let mut old = word.load(Relaxed);
-            while let Some(bit) = pick(old, order) {
-                let new = old & !bit_range(bit, count);
-                match word.compare_exchange_weak(old, new, Acquire, Relaxed) {
-                    Ok(_) => {
-                        return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
-                    }
-                    Err(now) => {
-                        self.retries.note();
-                        old = now;
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// Claims the lowest whole hugepage that was used before and still has memory behind it.
-    pub(super) fn claim_used(&self) -> Option<Hugepage> {
-        for (index, word) in self.map.iter().enumerate() {
-            let mut rest = word.load(Relaxed);
-            while rest != 0 {
-                let at = index * HUGEPAGES_PER_MAP_WORD + rest.trailing_zeros() as usize;
-                let hugepage = Hugepage(at as u32);
-                if self.dirty[at].load(Relaxed) != 0 && self.claim_hugepage(hugepage) {
-                    return Some(hugepage);
-                }
-                rest &= rest - 1;
-            }
-        }
-        None
-    }
-
-    /// Claims the highest whole hugepage there is.
-    pub(super) fn claim_highest(&self) -> Option<Hugepage> {
-        for (index, word) in self.map.iter().enumerate().rev() {
-            let mut old = word.load(Relaxed);
-            while old != 0 {
-                let bit = old.ilog2();
-                match word.compare_exchange_weak(old, old & !(1 << bit), Acquire, Relaxed) {
-                    Ok(_) => {
-                        return Some(Hugepage((index * HUGEPAGES_PER_MAP_WORD) as u32 + bit));
-                    }
-                    Err(now) => {
-                        self.retries.note();
-                        old = now;
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The first of the lowest `count` neighbours that are free, from hugepage `from` on.
-    pub(super) fn find_run(&self, from: usize, count: usize) -> Option<usize> {
-        let (mut start, mut at) = (from, from);
-        while at < HUGEPAGES_PER_WINDOW {
-            let bit = at % HUGEPAGES_PER_MAP_WORD;
-            let here = HUGEPAGES_PER_MAP_WORD - bit;
-            let rest = self.map[at / HUGEPAGES_PER_MAP_WORD].load(Relaxed) >> bit;
-            if rest & 1 == 0 {
-                at += (rest.trailing_zeros() as usize).min(here);
-                start = at;
-                continue;
-            }
-            at += (rest.trailing_ones() as usize).min(here);
-            if at - start >= count {
-                return Some(start);
-            }
-        }
-        None
-    }
-
-    /// Claims exactly these whole hugepages if all of them are free, or none; a word at a time.
-    fn claim_run(&self, first: usize, count: usize) -> bool {
-        let mut at = first;
-        while at < first + count {
-            let bit = at % HUGEPAGES_PER_MAP_WORD;
-            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(first + count - at);
-            let mask = bit_range(bit as u32, here);
-            let word = &self.map[at / HUGEPAGES_PER_MAP_WORD];
-            let mut old = word.load(Relaxed);
-            loop {
-                if old & mask != mask {
-                    self.set_map(first, at - first);
-                    return false;
-                }
-                match word.compare_exchange_weak(old, old & !mask, Acquire, Relaxed) {
-                    Ok(_) => break,
-                    Err(now) => {
-                        self.retries.note();
-                        old = now;
-                    }
-                }
-            }
-            at += here;
-        }
-        true
-    }
-
-    /// Claims this whole hugepage, if it is free.
-    pub(super) fn claim_hugepage(&self, hugepage: Hugepage) -> bool {
-        let (word, bit) = bit_of(&self.map, hugepage);
-        // Only the thread that turns the bit from 1 to 0 holds the hugepage.
-        word.fetch_and(!bit, Acquire) & bit != 0
-    }
-
-    /// Gives `count` whole hugepages back. Dies if one of them is free already.
-    pub(super) fn give_hugepages(&self, first: Hugepage, count: usize, now: u32) {
-        for stamp in &self.freed_at[first.index()..first.index() + count] {
-            stamp.store(now, Relaxed);
-        }
-        self.set_map(first.index(), count);
-    }
-
-    /// Sets `count` map bits from `first` on, a word at a time.
-    fn set_map(&self, first: usize, count: usize) {
-        let mut at = first;
-        while at < first + count {
-            let bit = at % HUGEPAGES_PER_MAP_WORD;
-            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(first + count - at);
-            let mask = bit_range(bit as u32, here);
-            let release = seed::weaken(Seed::MapRelaxed, Release);
-            let old = self.map[at / HUGEPAGES_PER_MAP_WORD].fetch_or(mask, release);
-            if old & mask != 0 {
-                let twice = at - bit + (old & mask).trailing_zeros() as usize;
-                death::double_free(self.address(Hugepage(twice as u32).granule(0)));
-            }
-            at += here;
-        }
-    }
-
-    // ---- ranges of granules ----
-
-    /// Gives `count` granules from `first` on back, over as many hugepages as they span.
-    pub(super) fn give(&self, first: Granule, count: usize, now: u32) {
-        for part in parts(first, count) {
-            match part {
-                Part::Whole(hugepage, count) => self.give_hugepages(hugepage, count, now),
-                Part::Some(hugepage, mask) => self.give_granules(hugepage, mask, now),
-            }
-        }
-    }
-
-    /// Claims exactly these granules if all of them are free, or none.
-    pub(super) fn claim_exactly(&self, first: Granule, count: usize, now: u32) -> bool {
-        let mut claimed = 0;
-        for part in parts(first, count) {
-            let (got, granules) = match part {
-                Part::Whole(hugepage, count) => {
-                    (self.claim_run(hugepage.index(), count), count * GRANULES_PER_HUGEPAGE)
-                }
-                Part::Some(hugepage, mask) => {
-                    (self.claim_mask(hugepage, mask, now), mask.count_ones() as usize)
-                }
-            };
-            if !got {
-                if claimed != 0 {
-                    self.give(first, claimed, now);
-                }
-                return false;
-            }
-            claimed += granules;
-        }
-        true
-    }
-
-    /// Claims these granules of one hugepage if all are free, taking it from the map if it is whole.
-    fn claim_mask(&self, hugepage: Hugepage, mask: u64, now: u32) -> bool {
-        let word = &self.free[hugepage.index()];
-        let mut old = word.load(Relaxed);
-        let acquire = seed::weaken(Seed::ExtendRelaxed, Acquire);
-        while old & mask == mask {
-            match word.compare_exchange_weak(old, old & !mask, acquire, Relaxed) {
-                Ok(_) => {
-                    self.hint_new_orders(hugepage, old, old & !mask);
-                    return true;
-                }
-                Err(now) => {
-                    self.retries.note();
-                    old = now;
-                }
-            }
-        }
-        if old == 0 && self.claim_hugepage(hugepage) {
-            self.begin(hugepage, Grain::Sparse);
-            self.give_granules(hugepage, WHOLE & !mask, now);
-            return true;
-        }
-        false
-    }
-
-    /// Marks granules the caller holds as written to; answers how many of them were known to be zero.
-    /// Those that were not are shown to `dirty`, in runs.
-    pub(super) fn soil(
-        &self,
-        first: Granule,
-        count: usize,
-        mut dirty: impl FnMut(Granule, usize),
-    ) -> usize {
-        let mut clean = count;
-        for part in parts(first, count) {
-            let (hugepage, hugepages, mask) = match part {
-                Part::Whole(hugepage, count) => (hugepage, count, WHOLE),
-                Part::Some(hugepage, mask) => (hugepage, 1, mask),
-            };
-            for index in hugepage.index()..hugepage.index() + hugepages {
-                let old = self.dirty[index].fetch_or(mask, Relaxed) & mask;
-                clean -= old.count_ones() as usize;
-                for (bit, run) in runs(old) {
-                    dirty(Hugepage(index as u32).granule(bit), run);
-                }
-            }
-        }
-        clean
-    }
-
-    /// Notes that granules the caller holds read as zero again; answers how many did not before.
-    pub(super) fn cleanse(&self, hugepage: Hugepage, mask: u64) -> usize {
-        self.returned[hugepage.index()].fetch_or(mask, Relaxed);
-        let old = self.dirty[hugepage.index()].fetch_and(!mask, Relaxed);
-        (old & mask).count_ones() as usize
-    }
-
-    /// The same for a range of granules.
-    pub(super) fn cleanse_all(&self, first: Granule, count: usize) -> usize {
-        let cleansed = parts(first, count).map(|part| match part {
-            Part::Whole(first, count) => (first.0..first.0 + count as u32)
-                .map(|hugepage| self.cleanse(Hugepage(hugepage), WHOLE))
-                .sum(),
-            Part::Some(hugepage, mask) => self.cleanse(hugepage, mask),
-        });
-        cleansed.sum()
-    }
-
-    /// Claims every free granule of a hugepage in use that may hold something; answers which.
-    pub(super) fn claim_dirty(&self, hugepage: Hugepage) -> u64 {
-        let word = &self.free[hugepage.index()];
-        let mut old = word.load(Relaxed);
-        loop {
-            // Of granules that are free nobody changes the bit; one that is read too early is missed.
-            let mine = old & self.dirty[hugepage.index()].load(Relaxed);
-            if mine == 0 || seed::on(Seed::PurgeUnclaimed) {
-                return mine;
-            }
-            match word.compare_exchange_weak(old, old & !mine, Acquire, Relaxed) {
-                Ok(_) => {
-                    self.hint_new_orders(hugepage, old, old & !mine);
-                    return mine;
-                }
-                Err(now) => {
-                    self.retries.note();
-                    old = now;
-                }
-            }
-        }
-    }
-
-    /// Adds hugepages that were just mapped; they are free and zero.
-    pub(super) fn add(&self, first: Hugepage, count: usize) {
-        for at in first.index()..first.index() + count {
-            self.ours[at / HUGEPAGES_PER_MAP_WORD]
-                .fetch_or(1 << (at % HUGEPAGES_PER_MAP_WORD), Relaxed);
-        }
-        self.give_hugepages(first, count, 0);
     }
 
     /// An address that is the start of no block was freed: dies by the name that fits.
@@ -653,156 +379,10 @@ impl<M> Window<M> {
         }
         death::invalid_free(addr)
     }
-
-    /// Which of these hugepages the system was not asked for yet: noted as asked for now, and named
-    /// in runs.
-    pub(super) fn advise_once(
-        &self,
-        first: Hugepage,
-        count: usize,
-        mut ask: impl FnMut(Hugepage, usize),
-    ) {
-        let mut at = first.index();
-        let end = at + count;
-        while at < end {
-            let bit = at % HUGEPAGES_PER_MAP_WORD;
-            let here = (HUGEPAGES_PER_MAP_WORD - bit).min(end - at);
-            let mask = bit_range(bit as u32, here);
-            let word = &self.advised[at / HUGEPAGES_PER_MAP_WORD];
-            let mut fresh = mask & !word.load(Relaxed);
-            if fresh != 0 {
-                fresh &= !word.fetch_or(mask, Relaxed);
-            }
-            let index = at / HUGEPAGES_PER_MAP_WORD * HUGEPAGES_PER_MAP_WORD;
-            runs(fresh).for_each(|(bit, run)| ask(Hugepage(index as u32 + bit), run));
-            at += here;
-        }
-    }
-
-    // ---- for the release policy and for reports ----
-
-    /// How many of these hugepages are known to be zero all over. Exact for their holder.
-    pub(super) fn clean_of(&self, first: Hugepage, count: usize) -> usize {
-        let words = &self.dirty[first.index()..first.index() + count];
-        words.iter().filter(|word| word.load(Relaxed) == 0).count()
-    }
-
-    /// How many hugepages of ours are not whole and free.
-    pub(super) fn hugepages_in_use(&self) -> u32 {
-        let words = self.ours.iter().zip(&self.map);
-        words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
-    }
-
-    /// Granules that are free and may have memory behind them.
-    pub(super) fn idle(&self) -> u32 {
-        (0..HUGEPAGES_PER_WINDOW as u32)
-            .map(|hugepage| self.look(Hugepage(hugepage)))
-            .map(|view| (view.free & !view.clean).count_ones())
-            .sum()
-    }
-
-    /// Granules of a hugepage that were returned and not taken since.
-    pub fn returned(&self, hugepage: Hugepage) -> u32 {
-        let clean = self.look(hugepage).clean;
-        (self.returned[hugepage.index()].load(Relaxed) & clean).count_ones()
-    }
-
-    /// Whether the system was asked for this hugepage.
-    pub(super) fn advised(&self, hugepage: Hugepage) -> bool {
-        let (word, bit) = bit_of(&self.advised, hugepage);
-        word.load(Relaxed) & bit != 0
-    }
-
-    /// Notes that the system holds a hugepage in small pages from now on, or (`false`) as one.
-    pub(super) fn set_broken(&self, hugepage: Hugepage, broken: bool) {
-        let (word, bit) = bit_of(&self.broken, hugepage);
-        if broken {
-            word.fetch_or(bit, Relaxed);
-        } else {
-            word.fetch_and(!bit, Relaxed);
-        }
-    }
-
-    /// Hugepages that are held in small pages because a part was returned, and are full again.
-    pub(super) fn full_again(&self) -> impl Iterator<Item = Hugepage> {
-        let words = self.broken.iter().map(|word| word.load(Relaxed)).enumerate();
-        let indices = words.flat_map(|(at, word)| {
-            runs(word).flat_map(move |(bit, run)| {
-                (at * HUGEPAGES_PER_MAP_WORD + bit as usize..).take(run)
-            })
-        });
-        indices
-            .map(|index| Hugepage(index as u32))
-            .filter(|&hugepage| self.look(hugepage).free == 0)
-    }
-
-    /// Whether the hugepage is ours.
-    pub fn owns(&self, hugepage: Hugepage) -> bool {
-        let (word, bit) = bit_of(&self.ours, hugepage);
-        word.load(Relaxed) & bit != 0
-    }
-
-    /// The hugepage as it stands: free granules, and those of them known to be zero.
-    pub fn look(&self, hugepage: Hugepage) -> HugepageView {
-        let (word, bit) = bit_of(&self.map, hugepage);
-        let whole = word.load(Acquire) & bit != 0;
-        let free = if whole { WHOLE } else { self.free[hugepage.index()].load(Acquire) };
-        let dirty = self.dirty[hugepage.index()].load(Relaxed);
-        let freed_at = self.freed_at[hugepage.index()].load(Relaxed);
-        HugepageView { whole, free, clean: free & !dirty, freed_at }
-    }
-
-    /// Checks the books while nobody takes or gives: every granule is in one place, every whole
-    /// hugepage is in the map, every free run has its hint, nothing free is in use. Answers how many
-    /// granules are free, or where the books do not balance.
-    pub fn check(&self) -> Result<usize, (Granule, &'static str)> {
-        let mut total = 0;
-        for index in 0..HUGEPAGES_PER_WINDOW {
-            let hugepage = Hugepage(index as u32);
-            let word = self.free[index].load(Acquire);
-            let view = self.look(hugepage);
-            let broken = if view.whole && word != 0 {
-                Some("granules are free in their word and in the map")
-            } else if view.free != 0 && !self.owns(hugepage) {
-                Some("granules are free that are not ours")
-            } else if word == WHOLE {
-                Some("a whole hugepage is not in the map")
-            } else {
-                let runs = (0..HUGEPAGE_ORDER as usize).filter(|k| orders(word) & (1 << k) != 0);
-                let hints = &self.orders[self.grain(hugepage) as usize];
-                let unnamed = runs.filter(|&k| !hints[k].contains(index)).count();
-                (unnamed != 0).then_some("no hint names a free run")
-            };
-            if let Some(broken) = broken {
-                return Err((hugepage.granule(0), broken));
-            }
-            let used = (0..GRANULES_PER_HUGEPAGE as u32)
-                .filter(|bit| view.free & (1 << bit) != 0)
-                .find(|&bit| self.usage(hugepage.granule(bit)) != Use::None);
-            if let Some(bit) = used {
-                return Err((hugepage.granule(bit), "a free granule is in use"));
-            }
-            total += view.free.count_ones() as usize;
-        }
-        Ok(total)
-    }
-}
-
-/// A hugepage at one moment.
-#[derive(Clone, Copy, Debug)]
-pub struct HugepageView {
-    /// In the map, every granule free.
-    pub whole: bool,
-    /// Free granules.
-    pub free: u64,
-    /// Free granules known to be zero: never touched, or returned to the system.
-    pub clean: u64,
-    /// When it became whole, in milliseconds, if it is.
-    pub freed_at: u32,
 }
 
 /// The runs of set bits of a word, lowest first: first bit and length.
-pub(super) fn runs(mut word: u64) -> impl Iterator<Item = (u32, usize)> {
+pub(in crate::page) fn runs(mut word: u64) -> impl Iterator<Item = (u32, usize)> {
     core::iter::from_fn(move || {
         (word != 0).then(|| {
             let bit = word.trailing_zeros();
@@ -818,37 +398,9 @@ fn bit_of(words: &[AtomicU64; MAP_WORDS], hugepage: Hugepage) -> (&AtomicU64, u6
     let index = hugepage.index();
     (&words[index / HUGEPAGES_PER_MAP_WORD], 1 << (index % HUGEPAGES_PER_MAP_WORD))
 }
-
-/// A piece of a range of granules.
-enum Part {
-    Whole(Hugepage, usize),
-    Some(Hugepage, u64),
-}
-
-/// Cuts a range of granules at hugepage boundaries: a first part, whole hugepages, a last part.
-fn parts(first: Granule, count: usize) -> impl Iterator<Item = Part> {
-    let mut at = first;
-    let mut left = count;
-    core::iter::from_fn(move || {
-        if left == 0 {
-            return None;
-        }
-        let (hugepage, bit) = (at.hugepage(), at.bit());
-        let whole = left / GRANULES_PER_HUGEPAGE;
-        let (part, taken) = if bit == 0 && whole > 0 {
-            (Part::Whole(hugepage, whole), whole * GRANULES_PER_HUGEPAGE)
-        } else {
-            let here = (GRANULES_PER_HUGEPAGE - bit as usize).min(left);
-            (Part::Some(hugepage, bit_range(bit, here)), here)
-        };
-        at = Granule(at.0 + taken as u32);
-        left -= taken;
-        Some(part)
-    })
-}
-
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
+    use super::ranges::{Part, parts};
     use super::*;
 
     /// A window of its own, all of it ours and free. Built where there is room for its tables.
