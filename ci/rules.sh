@@ -47,8 +47,8 @@ check() {
             fi
         done
         if [ "${floors[i]}" != front ] &&
-            grep -E "/${floors[i]}(/|\.rs).*crate::(observe|background)\b" <<<"$text"; then
-            echo "ci/rules: ${floors[i]} knows of observe or background" >&2
+            grep -E "/${floors[i]}(/|\.rs).*crate::(observe|background|watch)\b" <<<"$text"; then
+            echo "ci/rules: ${floors[i]} knows of observe, background or watch" >&2
             bad=1
         fi
     done

@@ -62,6 +62,8 @@ pub mod page;
 pub mod span;
 #[doc(hidden)]
 pub mod transfer;
+#[doc(hidden)]
+pub mod watch;
 
 #[cfg(not(spandrel_model))]
 pub use base::options::{Decay, HugepagePolicy, Limit, Options};

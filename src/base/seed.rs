@@ -89,6 +89,12 @@ pub enum Seed {
     ShedUnowned,
     /// M10: a page is released without acquiring the last writes of its objects' users.
     ShedRelaxed,
+    /// M11: a stack's record is named before it is written.
+    StackRelaxed,
+    /// M11: a stack is found without acquiring its record.
+    StackFoundRelaxed,
+    /// M11: a stack takes a slot by a store where a compare-and-swap must decide.
+    StackByStore,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
 }
