@@ -479,6 +479,22 @@ mod tests {
         assert_eq!(window.claim_hugepages(0, 1), Some(Hugepage(301)));
     }
 
+    /// More hugepages than the buddy of an alignment has: every one of them must be free, also those behind
+    /// the buddy and those of the next word.
+    #[test]
+    fn longer_than_its_alignment() {
+        let window = window();
+        // In the way of six from 0 on, and of six from 2 on.
+        assert!(window.claim_hugepage(Hugepage(5)));
+        assert_eq!(window.claim_hugepages(1, 6), Some(Hugepage(6)));
+        // Over the words of the map, at a multiple of four.
+        assert!(window.claim_run(12, 48));
+        assert_eq!(window.claim_hugepages(2, 9), Some(Hugepage(60)));
+        assert_eq!(window.claim_hugepages(2, 5), Some(Hugepage(0)));
+        assert_eq!(window.claim_hugepages(2, 5), Some(Hugepage(72)));
+        assert_eq!(window.claim_hugepages(6, 65), Some(Hugepage(128)));
+    }
+
     #[test]
     fn parts_cover_a_range_without_overlap() {
         for first in [0, 1, 63, 64, 100] {

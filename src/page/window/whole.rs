@@ -8,16 +8,17 @@ use crate::base::units::*;
 use crate::page::hugepage::pick;
 
 impl<M> Window<M> {
-    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are. Without an
-    /// alignment any `count` neighbours will do, over the words of the map.
+    /// Claims `count` whole hugepages at a multiple of 2^order, the lowest there are. More than such a
+    /// buddy has are any neighbours from there on, over the words of the map.
     pub(in crate::page) fn claim_hugepages(&self, order: u32, count: usize) -> Option<Hugepage> {
-        if order == 0 && count > 1 {
+        if count > 1 << order {
             let mut from = 0;
             while let Some(first) = self.find_run(from, count) {
-                if self.claim_run(first, count) {
+                let aligned = first.next_multiple_of(1 << order);
+                if aligned == first && self.claim_run(first, count) {
                     return Some(Hugepage(first as u32));
                 }
-                from = first + 1;
+                from = aligned.max(first + 1);
             }
             return None;
         }
