@@ -562,7 +562,7 @@ impl<'a> Hand<'a> {
         }
         self.large(1 << 20, 8, true);
         self.large(5 << 20, 1 << 21, false);
-        self.large(130 << 20, 8, true);
+        self.large(130 << 20, 8, false);
         self.give_all();
     }
 

@@ -49,13 +49,16 @@ impl Ranges {
 #[derive(Debug, Default)]
 pub struct Shadow(Mutex<Ranges>);
 
-/// Up to here a block is filled and checked whole; beyond, at its ends and in every granule.
+/// Up to here a block is filled and checked whole; beyond, at its ends and at some places in between, a
+/// whole number of granules apart.
 const WHOLE: usize = 8 << 10;
 const END: usize = 64;
 const STEP: usize = 32 << 10;
-/// Up to here a block that must be zero is read whole; beyond, in every page.
+const PLACES: usize = 64;
+/// Up to here a block that must be zero is read whole; beyond, in every page; beyond that, in every
+/// second granule.
 const ZERO_WHOLE: usize = 256 << 10;
-const ZERO_STEP: usize = 4 << 10;
+const ZERO_PAGES: usize = 4 << 20;
 
 impl Shadow {
     /// `size` bytes (at least one) at `at` were handed out.
@@ -82,7 +85,8 @@ impl Shadow {
 fn places(size: usize) -> impl Iterator<Item = (usize, usize)> {
     let whole = size <= WHOLE;
     let first = if whole { (0, size) } else { (0, END) };
-    let steps = (1..size / STEP).filter(move |_| !whole).map(|i| (i * STEP, i * STEP + 8));
+    let step = STEP * (size / STEP / PLACES).max(1);
+    let steps = (1..size / step).filter(move |_| !whole).map(move |i| (i * step, i * step + 8));
     let last = (!whole).then(|| (size - END, size));
     std::iter::once(first).chain(steps).chain(last)
 }
@@ -126,7 +130,11 @@ pub unsafe fn check(at: *mut u8, size: usize, tag: u64, upto: usize) {
 /// The block is held and that long.
 #[track_caller]
 pub unsafe fn check_zero(at: *mut u8, size: usize) {
-    let step = if size <= ZERO_WHOLE { 1 } else { ZERO_STEP };
+    let step = match size {
+        0..=ZERO_WHOLE => 1,
+        0..=ZERO_PAGES => 4 << 10,
+        _ => 2 * STEP,
+    };
     for offset in (0..size).step_by(step).chain(size.saturating_sub(END)..size) {
         // SAFETY: within the block.
         let found = unsafe { at.add(offset).read() };

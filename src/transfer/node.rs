@@ -4,7 +4,7 @@
 //! still look at the node it names; the head's tag tells it that it was too late.
 
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell};
+use crate::base::sync::{AtomicPtr, AtomicU32, Tally, UnsafeCell};
 use crate::base::units::BATCH;
 use crate::os::{Os, Zeroed, metadata_bytes};
 use core::num::NonZeroU32;
@@ -63,6 +63,8 @@ pub struct Nodes {
     chunks: [AtomicPtr<Chunk>; CHUNKS],
     /// Nodes made so far.
     made: AtomicU32,
+    /// Chunks that came second and that the system would not take back.
+    lost: Tally,
 }
 
 /// The right to one node's load: held by whoever popped or made it. Moved, never copied.
@@ -77,7 +79,11 @@ impl Nodes {
     const_fn! {
         /// No nodes yet; all zero bits.
         pub fn new() -> Self {
-            Self { chunks: array![AtomicPtr::new(ptr::null_mut()); CHUNKS], made: AtomicU32::new(0) }
+            Self {
+                chunks: array![AtomicPtr::new(ptr::null_mut()); CHUNKS],
+                made: AtomicU32::new(0),
+                lost: Tally::new(),
+            }
         }
     }
 
@@ -115,8 +121,11 @@ impl Nodes {
                 let fresh = os.metadata::<Chunk>()?;
                 if slot.compare_exchange(ptr::null_mut(), fresh.as_ptr(), AcqRel, Acquire).is_err()
                 {
+                    let bytes = metadata_bytes::<Chunk>(os.page_size());
                     // SAFETY: the race is lost, so nobody has seen this chunk.
-                    unsafe { os.unmap(fresh.cast(), metadata_bytes::<Chunk>(os.page_size())) };
+                    if !unsafe { os.unmap(fresh.cast(), bytes) } {
+                        self.lost.note();
+                    }
                 }
             }
             match self.made.compare_exchange_weak(made, made + 1, Relaxed, Relaxed) {
@@ -146,7 +155,8 @@ impl Nodes {
     /// Nodes made so far, and the bytes mapped for them.
     pub fn mapped(&self, page_size: usize) -> (u32, usize) {
         let chunks = self.chunks.iter().filter(|chunk| !chunk.load(Relaxed).is_null()).count();
-        (self.made.load(Relaxed), chunks * metadata_bytes::<Chunk>(page_size))
+        let bytes = (chunks + self.lost.get() as usize) * metadata_bytes::<Chunk>(page_size);
+        (self.made.load(Relaxed), bytes)
     }
 
     /// Objects a node carries; out of date if somebody holds it. For reports.
