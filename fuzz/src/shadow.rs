@@ -130,10 +130,12 @@ pub unsafe fn check(at: *mut u8, size: usize, tag: u64, upto: usize) {
 /// The block is held and that long.
 #[track_caller]
 pub unsafe fn check_zero(at: *mut u8, size: usize) {
-    let step = match size {
-        0..=ZERO_WHOLE => 1,
-        0..=ZERO_PAGES => 4 << 10,
-        _ => 2 * STEP,
+    let step = if size <= ZERO_WHOLE {
+        1
+    } else if size <= ZERO_PAGES {
+        4 << 10
+    } else {
+        2 * STEP
     };
     for offset in (0..size).step_by(step).chain(size.saturating_sub(END)..size) {
         // SAFETY: within the block.
