@@ -14,7 +14,7 @@ pub mod doors;
 pub mod floors;
 mod options;
 pub mod shadow;
-mod size;
+pub mod size;
 pub mod system;
 
 pub use options::options;

@@ -8,4 +8,6 @@ pub mod hints;
 pub mod line;
 pub mod options;
 pub mod seed;
+#[cfg(spandrel_steps)]
+pub mod steps;
 pub mod units;

@@ -3,7 +3,8 @@
 //!
 //! Everything shared between threads goes through these names, so a model checker sees the
 //! shipping types and not a copy of them. Two macros bridge the only difference that shows in the
-//! source: the checkers' constructors are not `const`.
+//! source: the checkers' constructors are not `const`. With `--cfg spandrel_steps` they are `core`'s and
+//! tell a test before each access.
 
 #[cfg(all(spandrel_model, not(any(spandrel_loom, spandrel_shuttle))))]
 compile_error!("spandrel_model needs a checker: add --cfg spandrel_loom or --cfg spandrel_shuttle");
@@ -30,7 +31,9 @@ macro_rules! array {
     }};
 }
 
-#[cfg(not(spandrel_model))]
+#[cfg(spandrel_steps)]
+pub use super::steps::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
+#[cfg(not(any(spandrel_model, spandrel_steps)))]
 pub use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
 #[cfg(spandrel_loom)]
 pub use loom::sync::atomic::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize};
@@ -44,6 +47,9 @@ pub use core::sync::atomic::Ordering;
 /// Atomics that no model sees: sums, settings and guesses of a policy, which order nothing and on which no
 /// protocol rests. A checker's cost grows with every access it sees.
 pub mod unseen {
+    #[cfg(spandrel_steps)]
+    pub use crate::base::steps::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+    #[cfg(not(spandrel_steps))]
     pub use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 }
 

@@ -16,7 +16,7 @@ mod real {
     use crate::os::linux::Linux;
     use crate::os::{Move, Os, OsCounts, Resize};
     use core::ptr::NonNull;
-    use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
     /// The system under test. Every setting may change at any time, from any thread.
     #[derive(Debug)]
@@ -122,7 +122,7 @@ mod real {
             self.works() && unsafe { self.real.collapse(at, bytes) }
         }
 
-        fn wake(&self, word: &AtomicU32) {
+        fn wake(&self, word: &crate::base::sync::AtomicU32) {
             self.real.wake(word);
         }
 
