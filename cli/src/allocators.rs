@@ -113,6 +113,59 @@ pub fn named(argument: &str) -> Result<Allocator, Refusal> {
     Ok(Allocator { name: name.to_owned(), library: Some(library) })
 }
 
+/// Spandrel, the system, what is installed, what the user names.
+///
+/// # Errors
+///
+/// A [`Refusal`] when a name is not here or there twice, or a library cannot be preloaded.
+pub fn line_up(
+    library: Option<&Path>,
+    with: &[String],
+    only: &[String],
+) -> anyhow::Result<Vec<Allocator>> {
+    let ours = library::path(library)?;
+    let mut others = vec![Allocator { name: "system".to_owned(), library: None }];
+    let named: Vec<Allocator> = with.iter().map(|with| named(with)).collect::<Result<_, _>>()?;
+    others.extend(
+        installed(&directories())
+            .into_iter()
+            .filter(|found| !named.iter().any(|named| named.name == found.name)),
+    );
+    if !only.is_empty() {
+        for name in only {
+            if !others.iter().any(|other| other.name == *name) {
+                let there: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
+                return Err(Refusal::new(
+                    FAILED,
+                    format!("--only {name}: not here; there are: {}", there.join(", ")),
+                )
+                .into());
+            }
+        }
+        others.retain(|other| only.contains(&other.name));
+    }
+    let mut all = vec![Allocator { name: "spandrel".to_owned(), library: Some(ours) }];
+    for allocator in others.into_iter().chain(named) {
+        if all.iter().any(|earlier| earlier.name == allocator.name) {
+            return Err(Refusal::new(
+                FAILED,
+                format!("--with {}: there is one of that name already", allocator.name),
+            )
+            .into());
+        }
+        all.push(allocator);
+    }
+    // A library that the loader leaves out would be measured as the system's malloc.
+    for allocator in &all {
+        if let Some(path) = &allocator.library {
+            library::serves(path).map_err(|error| {
+                Refusal::new(FAILED, format!("{}: {}: {error}", allocator.name, path.display()))
+            })?;
+        }
+    }
+    Ok(all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,8 @@
 //!
 //! `run` preloads the library and becomes the program. `compare` runs a program on Spandrel and on every
 //! other allocator it finds, taking turns, and reports what each cost. `doctor` says what this machine
-//! gives an allocator. The library travels inside the command (see [`library`]), so no path is set by
+//! gives an allocator. `trace` shows, replays and simulates what `run --trace` recorded, `map` draws what
+//! `run --map` saw. The library travels inside the command (see [`library`]), so no path is set by
 //! hand.
 //!
 //! Exit codes: the program's own, or 128 plus the signal that ended it; 127 when there is no such
@@ -15,8 +16,11 @@ mod doctor;
 mod elf;
 mod library;
 mod measure;
+mod map;
 mod program;
 mod run;
+mod trace;
+mod written;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +38,8 @@ enum Verb {
     Run(run::Arguments),
     Compare(compare::Arguments),
     Doctor(doctor::Arguments),
+    Trace(trace::Arguments),
+    Map(map::Arguments),
 }
 
 /// Why the command ends with a code of its own, and what it says before it does.
@@ -73,10 +79,15 @@ fn main() -> ExitCode {
     if let Some(code) = library::probe() {
         return code;
     }
+    if let Some(code) = trace::worker() {
+        return code;
+    }
     let outcome = match Arguments::parse().verb {
         Verb::Run(arguments) => run::run(&arguments).map(|never| match never {}),
         Verb::Compare(arguments) => compare::compare(&arguments),
         Verb::Doctor(arguments) => doctor::doctor(&arguments),
+        Verb::Trace(arguments) => trace::trace(&arguments),
+        Verb::Map(arguments) => map::map(&arguments),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("spandrel: {error:#}");

@@ -3,12 +3,13 @@
 mod report;
 pub use report::{c_library, kernel};
 mod summary;
+pub use summary::{Spread, ratios};
 mod svg;
 mod table;
 
 use crate::allocators::{self, Allocator};
 use crate::measure::{self, Input, Sample};
-use crate::{FAILED, Refusal, library, program, run};
+use crate::{Refusal, program, run};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use report::{Machine, Report};
@@ -61,7 +62,7 @@ pub fn compare(arguments: &Arguments) -> Result<ExitCode> {
     for note in &program.notes {
         eprintln!("spandrel: note: {note}");
     }
-    let allocators = line_up(arguments)?;
+    let allocators = allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
     let input = Input::of(arguments.input.as_deref())?;
     let mut samples = vec![Vec::new(); allocators.len()];
 
@@ -135,52 +136,6 @@ fn deliver(report: &Report, arguments: &Arguments) -> Result<()> {
             .with_context(|| format!("--svg {}", path.display()))?;
     }
     Ok(())
-}
-
-/// Spandrel, the system, what is installed, what the user names.
-fn line_up(arguments: &Arguments) -> Result<Vec<Allocator>> {
-    let ours = library::path(arguments.library.as_deref())?;
-    let mut others = vec![Allocator { name: "system".to_owned(), library: None }];
-    let named: Vec<Allocator> =
-        arguments.with.iter().map(|with| allocators::named(with)).collect::<Result<_, _>>()?;
-    others.extend(
-        allocators::installed(&allocators::directories())
-            .into_iter()
-            .filter(|found| !named.iter().any(|named| named.name == found.name)),
-    );
-    if !arguments.only.is_empty() {
-        for name in &arguments.only {
-            if !others.iter().any(|other| other.name == *name) {
-                let there: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
-                return Err(Refusal::new(
-                    FAILED,
-                    format!("--only {name}: not here; there are: {}", there.join(", ")),
-                )
-                .into());
-            }
-        }
-        others.retain(|other| arguments.only.contains(&other.name));
-    }
-    let mut all = vec![Allocator { name: "spandrel".to_owned(), library: Some(ours) }];
-    for allocator in others.into_iter().chain(named) {
-        if all.iter().any(|earlier| earlier.name == allocator.name) {
-            return Err(Refusal::new(
-                FAILED,
-                format!("--with {}: there is one of that name already", allocator.name),
-            )
-            .into());
-        }
-        all.push(allocator);
-    }
-    // A library that the loader leaves out would be measured as the system's malloc.
-    for allocator in &all {
-        if let Some(path) = &allocator.library {
-            library::serves(path).map_err(|error| {
-                Refusal::new(FAILED, format!("{}: {}: {error}", allocator.name, path.display()))
-            })?;
-        }
-    }
-    Ok(all)
 }
 
 /// One run, and the last lines of its stderr, ready to stand below a message.

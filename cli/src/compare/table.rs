@@ -1,6 +1,7 @@
 //! A comparison as a table for people.
 
 use super::report::{Figure, Report, Row};
+use crate::written::{bytes, count, seconds};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
@@ -45,57 +46,4 @@ pub fn of(report: &Report) -> String {
          quartiles; x: over spandrel's",
         report.allocators.len()
     )
-}
-
-/// Seconds with three significant digits.
-fn seconds(seconds: f64) -> String {
-    match seconds {
-        s if s < 0.9995 => format!("{} ms", three(s * 1e3)),
-        s => format!("{} s", three(s)),
-    }
-}
-
-/// Bytes with three significant digits.
-fn bytes(bytes: f64) -> String {
-    let mebibytes = bytes / 1_048_576.0;
-    if mebibytes < 1024.0 {
-        format!("{} MiB", three(mebibytes))
-    } else {
-        format!("{} GiB", three(mebibytes / 1024.0))
-    }
-}
-
-/// A count with three significant digits.
-fn count(count: f64) -> String {
-    match count {
-        n if n < 10_000.0 => format!("{n:.0}"),
-        n if n < 999_500.0 => format!("{} k", three(n / 1e3)),
-        n => format!("{} M", three(n / 1e6)),
-    }
-}
-
-fn three(number: f64) -> String {
-    match number {
-        n if n < 9.995 => format!("{n:.2}"),
-        n if n < 99.95 => format!("{n:.1}"),
-        n => format!("{n:.0}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn three_digits_are_enough() {
-        assert_eq!(seconds(0.001234), "1.23 ms");
-        assert_eq!(seconds(0.9996), "1.00 s");
-        assert_eq!(seconds(0.9994), "999 ms");
-        assert_eq!(seconds(83.21), "83.2 s");
-        assert_eq!(bytes(3.5 * 1_048_576.0), "3.50 MiB");
-        assert_eq!(bytes(2048.0 * 1_048_576.0), "2.00 GiB");
-        assert_eq!(count(9999.0), "9999");
-        assert_eq!(count(12_345.0), "12.3 k");
-        assert_eq!(count(2_500_000.0), "2.50 M");
-    }
 }
