@@ -70,6 +70,8 @@ pub use base::options::{Decay, HugepagePolicy, Limit, Options};
 #[cfg(not(spandrel_model))]
 pub use front::config::{configure, limits, reread_limits};
 #[cfg(not(spandrel_model))]
+pub use front::map::write_map;
+#[cfg(not(spandrel_model))]
 pub use front::{Configured, Spandrel, flush_current_thread, purge, stats};
 #[cfg(feature = "prometheus")]
 pub use observe::Prometheus;

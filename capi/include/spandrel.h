@@ -42,6 +42,11 @@ void sdallocx(void *block, size_t size, int flags) SPANDREL_NOTHROW;
 /* free under an old name. */
 void cfree(void *block) SPANDREL_NOTHROW;
 
+/* Appends a map of the heap to a file, for `spandrel map`: where every span and block lies and what is
+ * free. Answers 0, or an error number (EBUSY: another thread is at it). Stops no thread, allocates
+ * nothing, and may be called from a signal handler. */
+int spandrel_write_map(const char *path) SPANDREL_NOTHROW;
+
 #undef SPANDREL_NOTHROW
 #ifdef __cplusplus
 }

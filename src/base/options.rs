@@ -63,6 +63,8 @@ pub struct Options {
     pub(crate) hugepages: Option<HugepagePolicy>,
     pub(crate) background: Option<bool>,
     pub(crate) stats: Option<bool>,
+    pub(crate) map: Option<bool>,
+    pub(crate) map_every: Option<Duration>,
 }
 
 impl Options {
@@ -75,6 +77,8 @@ impl Options {
             hugepages: None,
             background: None,
             stats: None,
+            map: None,
+            map_every: None,
         }
     }
 
@@ -140,11 +144,14 @@ impl Options {
         options
     }
 
-    /// The file that the last `stats` of the variable's value names, if it names one.
-    pub(crate) fn stats_path(text: &[u8]) -> Option<&[u8]> {
+    /// The file that the last `key` of the variable's value names, if it names one.
+    pub(crate) fn path<'a>(text: &'a [u8], key: &str) -> Option<&'a [u8]> {
         let mut items = text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-        let last = items.rfind(|item| item.starts_with(b"stats="))?;
-        Some(last["stats=".len()..].trim_ascii()).filter(|path| path.starts_with(b"/"))
+        let value = |item: &'a [u8]| {
+            item.strip_prefix(key.as_bytes())?.trim_ascii_start().strip_prefix(b"=")
+        };
+        let last = items.rfind(|item| value(item).is_some())?;
+        value(last).map(<[u8]>::trim_ascii).filter(|path| path.starts_with(b"/"))
     }
 
     /// Which options are named, a bit each.
@@ -156,6 +163,8 @@ impl Options {
             | u32::from(self.limit.is_some()) << 3
             | u32::from(self.soft.is_some()) << 4
             | u32::from(self.background.is_some()) << 5
+            | u32::from(self.map.is_some()) << 16
+            | u32::from(self.map_every.is_some()) << 17
     }
 
     /// These wishes but for the options in `named`.
@@ -168,6 +177,8 @@ impl Options {
         self.limit = self.limit.filter(|_| named & 8 == 0);
         self.soft = self.soft.filter(|_| named & 16 == 0);
         self.background = self.background.filter(|_| named & 32 == 0);
+        self.map = self.map.filter(|_| named & 1 << 16 == 0);
+        self.map_every = self.map_every.filter(|_| named & 1 << 17 == 0);
         self
     }
 }
@@ -180,7 +191,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 6] = [
+static KEYS: [Key; 8] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -243,6 +254,26 @@ static KEYS: [Key; 6] = [
                 b"off" => false,
                 _ => return None,
             });
+            Some(())
+        },
+    },
+    Key {
+        name: "map",
+        allowed: "off, or the absolute path of a file",
+        set: |options, value| {
+            options.map = Some(match value {
+                [b'/', ..] => true,
+                b"off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "map-every",
+        allowed: "a time with its unit (500ms, 10s, 2min, 1h), at least 1ms",
+        set: |options, value| {
+            options.map_every = Some(time(value).filter(|time| !time.is_zero())?);
             Some(())
         },
     },
@@ -415,7 +446,7 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats",
+                 background, hugepages, stats, map, map-every",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",
             ]
@@ -449,10 +480,10 @@ mod tests {
 
     #[test]
     fn statistics_go_where_the_last_item_says() {
-        assert_eq!(Options::stats_path(b"decay=1s, stats=/a/b ,limit=1GiB"), Some(&b"/a/b"[..]));
-        assert_eq!(Options::stats_path(b"stats=/a,stats=exit"), None);
-        assert_eq!(Options::stats_path(b"stats=off,stats=/b"), Some(&b"/b"[..]));
-        assert_eq!(Options::stats_path(b"decay=1s"), None);
+        assert_eq!(Options::path(b"decay=1s, stats = /a/b ,limit=1GiB", "stats"), Some(&b"/a/b"[..]));
+        assert_eq!(Options::path(b"stats=/a,stats=exit", "stats"), None);
+        assert_eq!(Options::path(b"stats=off,stats=/b", "stats"), Some(&b"/b"[..]));
+        assert_eq!(Options::path(b"decay=1s", "stats"), None);
         assert_eq!(problems("stats=/a/b").0, Options::new().stats_at_exit(true));
         assert_eq!(
             problems("stats=here").1,

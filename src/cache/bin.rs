@@ -119,6 +119,12 @@ impl Bin {
         self.end.set(ptr::null_mut());
     }
 
+    /// Where its array begins; null without one.
+    #[cfg(not(spandrel_model))]
+    pub(super) fn base(&self) -> *const Slot {
+        self.base.load(Relaxed)
+    }
+
     /// Where `top` points to.
     pub(super) fn top(&self) -> usize {
         self.top.load(Relaxed).addr()

@@ -171,9 +171,26 @@ impl ThreadCache {
         })
     }
 
+    /// The addresses of the objects that its bin of a class holds, for reports: as exact as
+    /// [`ThreadCache::held`].
+    #[cfg(not(spandrel_model))]
+    pub fn look(&self, class: Class, mut object: impl FnMut(usize)) {
+        let (base, held) = (self.bin(class).base(), self.held(class));
+        for at in (0..if base.is_null() { 0 } else { held }).map(|index| base.wrapping_add(index)) {
+            // SAFETY: arrays lie in the cache's own mapping, which is never unmapped, and `held` is at
+            // most the longest. Its owner may write meanwhile: any value a slot ever had will do.
+            object(unsafe { at.read_volatile() }.addr());
+        }
+    }
+
     /// Whether a thread owns it.
     pub fn in_use(&self) -> bool {
         self.process.load(Relaxed) != registry::IDLE
+    }
+
+    /// The thread that owned it last, as the system numbers threads; 0 if none ever did.
+    pub fn thread(&self) -> u32 {
+        self.thread.load(Relaxed)
     }
 
     /// The process whose thread owns it, as far as that thread has looked.

@@ -12,7 +12,7 @@ use super::{purge, stats};
 use crate::base::classes::Class;
 use crate::os::Os;
 use crate::page::Extent;
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
@@ -365,11 +365,23 @@ pub unsafe fn malloc_stats() {
     let _ = write!(Sink::Descriptor(libc::STDERR_FILENO), "{}", stats());
 }
 
+/// Appends a map of the heap to the file at `path`; answers 0 or an error number.
+///
+/// # Safety
+/// `path` is a string.
+pub unsafe fn spandrel_write_map(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return libc::EFAULT;
+    }
+    // SAFETY: the caller's promise.
+    super::map::append(unsafe { CStr::from_ptr(path) }.to_bytes()).err().unwrap_or(0)
+}
+
 /// Keeps the names of C's types within reach of `export_c!`.
 #[doc(hidden)]
 pub mod types {
     pub use super::Mallinfo;
-    pub use core::ffi::{c_int, c_void};
+    pub use core::ffi::{c_char, c_int, c_void};
     pub use libc::FILE;
 }
 
@@ -397,6 +409,7 @@ macro_rules! export_c {
             sdallocx(at: *mut c_void, size: usize, flags: c_int) -> ();
             malloc_trim(pad: usize) -> c_int;
             mallopt(parameter: c_int, value: c_int) -> c_int;
+            spandrel_write_map(path: *const c_char) -> c_int;
             mallinfo() -> Mallinfo<c_int>;
             mallinfo2() -> Mallinfo<usize>;
             malloc_info(options: c_int, stream: *mut FILE) -> c_int;

@@ -5,6 +5,7 @@
 //! meanwhile goes on with what is known, nobody waits.
 
 use super::building::pages;
+use super::map;
 use crate::background;
 use crate::base::options::{Options, VARIABLE};
 use crate::base::sync::AtomicU32;
@@ -33,8 +34,7 @@ static STATS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// the environment they were started with.
 static STATS_PATH: [AtomicU8; PATH_MAX] = [const { AtomicU8::new(0) }; PATH_MAX];
 
-/// The longest path the kernel takes, with the zero at its end.
-pub const PATH_MAX: usize = libc::PATH_MAX as usize;
+pub use crate::os::file::PATH_MAX;
 
 /// Whether a snapshot was asked for at the end of the process. For the C door, which has one to hook.
 pub fn stats_at_exit() -> bool {
@@ -61,7 +61,13 @@ pub fn attend(allocating: bool) {
 #[inline(never)]
 fn attend_to_all(allocating: bool) {
     read_environment();
-    if !background::owed() {
+    if map::is_periodic() {
+        // Every slow path looks whether it is time.
+        map::tick();
+        if background::owed() && pages().bell().gives() > 0 {
+            background::pay(allocating);
+        }
+    } else if !background::owed() {
         SETTLED.store(READ.load(Relaxed), Relaxed);
     } else if pages().bell().gives() > 0 {
         background::pay(allocating);
@@ -160,11 +166,16 @@ fn read_environment() {
         let options = Options::parse(text, |problem| problem.line().say());
         NAMED.store(options.named(), Relaxed);
         // The last byte stays zero: a longer path is cut off, and then names no file.
-        let path = Options::stats_path(text).unwrap_or_default();
+        let path = Options::path(text, "stats").unwrap_or_default();
         for (to, &byte) in STATS_PATH[..PATH_MAX - 1].iter().zip(path) {
             to.store(byte, Relaxed);
         }
         apply(&options);
+        if options.map == Some(true)
+            && let Some(path) = Options::path(text, "map")
+        {
+            map::begin(path, options.map_every);
+        }
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = saved };

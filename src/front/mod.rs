@@ -8,6 +8,7 @@ pub mod building;
 pub mod c;
 pub mod config;
 mod fork;
+pub mod map;
 mod realloc;
 
 use crate::base::classes::Class;

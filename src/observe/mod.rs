@@ -1,6 +1,8 @@
 //! What can be seen of the building from outside. Reads every floor, stops no thread, changes
 //! nothing; known only to the front.
 
+#[cfg(not(spandrel_model))]
+pub mod map;
 pub mod series;
 pub mod snapshot;
 pub mod text;

@@ -16,6 +16,8 @@ mod cgroup;
 #[cfg(any(spandrel_model, test, feature = "fake"))]
 pub mod fake;
 #[cfg(all(target_os = "linux", not(spandrel_model)))]
+pub mod file;
+#[cfg(all(target_os = "linux", not(spandrel_model)))]
 pub mod linux;
 #[cfg(all(target_os = "linux", not(spandrel_model)))]
 pub mod process;

@@ -10,6 +10,7 @@ use super::limits::Pressure;
 use super::map::PageMap;
 use super::policy::{Policy, Zeroing};
 use super::window::{Grain, Window};
+use crate::base::classes::Use;
 use crate::base::options::HugepagePolicy;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::Relaxed;
@@ -139,6 +140,15 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// All windows, oldest first.
     pub fn windows(&self) -> impl Iterator<Item = &Window<M>> {
         self.map.iter()
+    }
+
+    /// The blocks with a mapping of their own, by address: where they begin and their bytes.
+    pub fn mappings(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.map.all().flat_map(|window| {
+            let marked = (0..GRANULES_PER_WINDOW as u32).map(Granule);
+            let marked = marked.filter(|&granule| window.usage(granule) == Use::Mapping);
+            marked.map(|first| (window.address(first), window.length(first) * GRANULE))
+        })
     }
 
     /// The window that holds `addr`, if it is one of ours. Lock-free; safe in a signal handler.

@@ -136,6 +136,11 @@ impl<W> PageMap<W> {
         }
     }
 
+    /// All published windows, listed or not, by address.
+    pub fn all(&self) -> impl Iterator<Item = &W> {
+        (0..WINDOWS).filter_map(|number| self.find(number << WINDOW_SHIFT))
+    }
+
     /// All listed windows, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &W> {
         self.list.iter().map_while(|entry| {

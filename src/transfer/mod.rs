@@ -196,6 +196,13 @@ impl<B: Objects> Transfer<B> {
         }
     }
 
+    /// The addresses of the objects of a class that wait here, for reports: exact while nobody takes or
+    /// gives.
+    #[cfg(not(spandrel_model))]
+    pub fn look(&self, class: Class, mut object: impl FnMut(usize)) {
+        self.shelves[class.index()].full.walk(&self.nodes, |id| self.nodes.look(id, &mut object));
+    }
+
     /// One class's counts.
     pub fn counts(&self, class: Class) -> ShelfCounts {
         let shelf = &self.shelves[class.index()];

@@ -338,7 +338,7 @@ impl<M> Window<M> {
 
     /// What the hugepage was begun for. Relaxed: it changes only while the hugepage is in one hand,
     /// and who holds or held granules of it since has acquired that hand's release.
-    fn grain(&self, hugepage: Hugepage) -> Grain {
+    pub fn grain(&self, hugepage: Hugepage) -> Grain {
         let (word, bit) = bit_of(&self.sparse, hugepage);
         if word.load(Relaxed) & bit != 0 { Grain::Sparse } else { Grain::Fine }
     }

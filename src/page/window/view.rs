@@ -59,7 +59,7 @@ impl<M> Window<M> {
     }
 
     /// Whether the system was asked for this hugepage.
-    pub(in crate::page) fn advised(&self, hugepage: Hugepage) -> bool {
+    pub fn advised(&self, hugepage: Hugepage) -> bool {
         let (word, bit) = bit_of(&self.advised, hugepage);
         word.load(Relaxed) & bit != 0
     }
