@@ -4,14 +4,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models instructions capi peers demo install programs)
+parts=(rules format clippy docs debug release models instructions capi peers demo install programs map)
 
-# valgrind counts the instructions; the rest comes with cargo.
+# A command, and its package if that has another name. valgrind counts the instructions; the rest comes
+# with cargo.
 need() {
     command -v "$1" >/dev/null && return
     local sudo=
     [ "$(id -u)" = 0 ] || sudo=sudo
-    $sudo apt-get update -qq && $sudo apt-get install -qqy "$1" >/dev/null
+    $sudo apt-get update -qq && $sudo apt-get install -qqy "${2:-$1}" >/dev/null
 }
 
 part_rules() { ci/rules.sh && ci/rules.sh --seeded; }
@@ -57,6 +58,22 @@ part_install() {
 }
 # Real programs: the same output without the library and on it.
 part_programs() { ci/programs.sh; }
+
+# A program's heap as a page, opened and used in a headless browser.
+part_map() {
+    need gcc && need chromium && need chromedriver chromium-driver
+    [ -e /usr/lib/python3/dist-packages/selenium ] || need no-selenium-here python3-selenium
+    local out
+    out=$(mktemp -d)
+    cc -O1 -o "$out/fragments" ci/map/fragments.c
+    cargo build --quiet -p spandrel-cli
+    local command=${CARGO_TARGET_DIR:-target}/debug/spandrel
+    XDG_CACHE_HOME=$out "$command" run --map "$out/heap.map" --map-every 20ms -- "$out/fragments"
+    "$command" map "$out/heap.map" -o "$out/heap.html"
+    timeout 120 /usr/bin/python3 ci/map/click.py "$out/heap.html" "$out/heap.png"
+    test -s "$out/heap.png"
+    rm -r "$out"
+}
 
 [ $# -gt 0 ] || set -- "${parts[@]}"
 for part in "$@"; do

@@ -3,7 +3,7 @@
 use crate::{CANNOT_RUN, Refusal, library, program};
 use anyhow::Result;
 use std::convert::Infallible;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +18,13 @@ pub struct Arguments {
     /// process that it starts prints its own; one that leaves by `_exit` or a signal prints nothing.
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     stats: Option<Option<PathBuf>>,
+    /// Write maps of the heap to FILE, for `spandrel map`: when the program exits, whenever it gets SIGUSR2,
+    /// and with --map-every in between. Processes that it starts write to FILE.PID.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Add a snapshot to the map this often, as in `500ms`, `10s`; at the first slow call after that.
+    #[arg(long, value_name = "TIME", requires = "map")]
+    map_every: Option<String>,
     /// Use this library instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
@@ -37,8 +44,8 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
     let mut command = Command::new(&program.path);
     command.arg0(&arguments.command[0]).args(&arguments.command[1..]);
     command.env("LD_PRELOAD", preload(&library));
-    if let Some(file) = &arguments.stats {
-        command.env("SPANDREL", with_stats(std::env::var_os("SPANDREL"), file.as_deref())?);
+    if let Some(options) = options(arguments, std::env::var_os("SPANDREL"))? {
+        command.env("SPANDREL", options);
     }
     let error = command.exec();
     Err(Refusal::new(CANNOT_RUN, format!("{}: {error}", program.path.display())).into())
@@ -54,42 +61,107 @@ pub fn preload(library: &Path) -> OsString {
     list
 }
 
-/// The option list in the environment and, at its end, the wish for statistics.
-fn with_stats(list: Option<OsString>, file: Option<&Path>) -> Result<OsString> {
-    let mut list = list.unwrap_or_default();
-    if !list.is_empty() {
-        list.push(",");
+/// The option list in the environment and, at its end, what the flags wish for; none if there are no
+/// wishes.
+fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsString>> {
+    let mut wishes: Vec<OsString> = Vec::new();
+    match &arguments.stats {
+        None => {}
+        Some(None) => wishes.push("stats=exit".into()),
+        Some(Some(file)) => wishes.push(named("stats", file)?),
     }
-    list.push("stats=");
-    let Some(file) = file else {
-        list.push("exit");
-        return Ok(list);
-    };
-    // The program may change its directory before it exits.
-    let file = std::path::absolute(file)?;
-    if file.as_os_str().as_encoded_bytes().contains(&b',') {
-        let message = format!("--stats={}: the path may not contain a comma", file.display());
+    if let Some(file) = &arguments.map {
+        wishes.push(named("map", &fresh("map", file)?)?);
+    }
+    if let Some(every) = &arguments.map_every {
+        let known = every.contains(|digit: char| digit.is_ascii_digit() && digit != '0')
+            && ["ms", "s", "min", "h"].iter().any(|unit| {
+                every.strip_suffix(unit).is_some_and(|number| number.trim().parse::<f64>().is_ok())
+            });
+        if !known {
+            let message =
+                format!("--map-every {every}: wanted a time with its unit, as 500ms, 10s, 2min");
+            return Err(Refusal::new(crate::FAILED, message).into());
+        }
+        wishes.push(format!("map-every={every}").into());
+    }
+    if wishes.is_empty() {
+        return Ok(None);
+    }
+    let all = list.into_iter().filter(|list| !list.is_empty()).chain(wishes);
+    Ok(Some(all.collect::<Vec<_>>().join(OsStr::new(","))))
+}
+
+/// `KEY=FILE`, by its absolute path: the program may change its directory.
+fn named(key: &str, file: &Path) -> Result<OsString> {
+    let path = std::path::absolute(file)?;
+    if path.as_os_str().as_encoded_bytes().contains(&b',') {
+        let message = format!("--{key}={}: the path may not contain a comma", path.display());
         return Err(Refusal::new(crate::FAILED, message).into());
     }
-    list.push(file);
-    Ok(list)
+    let mut option = OsString::from(format!("{key}="));
+    option.push(path);
+    Ok(option)
+}
+
+/// A file that is written anew: what an earlier run left there goes, or the program would leave it alone.
+fn fresh<'a>(key: &str, file: &'a Path) -> Result<&'a Path> {
+    let refuse =
+        |why: String| Refusal::new(crate::FAILED, format!("--{key} {}: {why}", file.display()));
+    match std::fs::symlink_metadata(file) {
+        Ok(about) if !about.is_file() => return Err(refuse("not a file".to_owned()).into()),
+        Ok(_) => std::fs::remove_file(file).map_err(|error| refuse(error.to_string()))?,
+        Err(_) => {}
+    }
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    if !directory.unwrap_or(Path::new(".")).is_dir() {
+        return Err(refuse("there is no such directory".to_owned()).into());
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: Arguments,
+    }
+
+    fn of(flags: &[&str], list: Option<&str>) -> Result<Option<OsString>> {
+        let words = ["run"].iter().chain(flags).chain(&["--", "true"]);
+        options(&Line::parse_from(words).run, list.map(OsString::from))
+    }
 
     #[test]
-    fn statistics_join_the_options_that_are_there() {
-        assert_eq!(with_stats(None, None).unwrap(), "stats=exit");
-        assert_eq!(with_stats(Some("decay=1s".into()), None).unwrap(), "decay=1s,stats=exit");
+    fn wishes_join_the_options_that_are_there() {
+        let text =
+            |flags: &[&str], list| of(flags, list).unwrap().map(|list| list.into_string().unwrap());
+        assert_eq!(text(&[], Some("decay=1s")), None);
+        assert_eq!(text(&["--stats"], None).unwrap(), "stats=exit");
+        assert_eq!(text(&["--stats"], Some("decay=1s")).unwrap(), "decay=1s,stats=exit");
+        assert_eq!(text(&["--stats=/tmp/a b"], Some("")).unwrap(), "stats=/tmp/a b");
         assert_eq!(
-            with_stats(None, Some(Path::new("/tmp/a b"))).unwrap(),
-            OsString::from("stats=/tmp/a b")
+            text(&["--map", "/tmp/none.map", "--map-every", "0.5s"], None).unwrap(),
+            "map=/tmp/none.map,map-every=0.5s"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let says = |flags: &[&str]| of(flags, None).unwrap_err().to_string();
         assert_eq!(
-            with_stats(None, Some(Path::new("/tmp/a,b"))).unwrap_err().to_string(),
+            says(&["--stats=/tmp/a,b"]),
             "--stats=/tmp/a,b: the path may not contain a comma"
+        );
+        assert_eq!(says(&["--map", "/no/such/x"]), "--map /no/such/x: there is no such directory");
+        assert_eq!(says(&["--map", "/dev/null"]), "--map /dev/null: not a file");
+        assert_eq!(
+            says(&["--map", "/tmp/none.map", "--map-every", "soon"]),
+            "--map-every soon: wanted a time with its unit, as 500ms, 10s, 2min"
         );
     }
 }

@@ -1,5 +1,13 @@
 //! Figures as people read them: three significant digits and a unit.
 
+/// Ends quietly when the reader has gone.
+pub fn quietly(result: std::io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
 /// Seconds with three significant digits.
 pub fn seconds(seconds: f64) -> String {
     match seconds {

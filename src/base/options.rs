@@ -480,7 +480,10 @@ mod tests {
 
     #[test]
     fn statistics_go_where_the_last_item_says() {
-        assert_eq!(Options::path(b"decay=1s, stats = /a/b ,limit=1GiB", "stats"), Some(&b"/a/b"[..]));
+        assert_eq!(
+            Options::path(b"decay=1s, stats = /a/b ,limit=1GiB", "stats"),
+            Some(&b"/a/b"[..])
+        );
         assert_eq!(Options::path(b"stats=/a,stats=exit", "stats"), None);
         assert_eq!(Options::path(b"stats=off,stats=/b", "stats"), Some(&b"/b"[..]));
         assert_eq!(Options::path(b"decay=1s", "stats"), None);

@@ -7,7 +7,7 @@
 //! {"window":A}                                 a window begins: the hugepages that follow lie in it
 //! {"h":I,"n":1,...}                            a hugepage: free and clean granules, spans, blocks
 //! {"mapping":A,"bytes":B}                      a block with a mapping of its own
-//! {"end":N,"lines":L}                          the snapshot is whole
+//! {"end":N,"lines":L,"check":C}                the snapshot is whole; C: FNV-1a of its lines before
 //! ```
 //!
 //! Written with plain system calls from memory of its own: from any thread, from a signal handler, at
@@ -38,8 +38,13 @@ struct Out<'a> {
     buffer: &'a mut [u8; BUFFER],
     len: usize,
     lines: u32,
+    /// Of what was written since it was set.
+    check: u64,
     failed: bool,
 }
+
+/// What a check begins with: FNV-1a.
+const UNCHECKED: u64 = 0xcbf2_9ce4_8422_2325;
 
 const BUFFER: usize = 16 << 10;
 
@@ -59,6 +64,7 @@ impl Out<'_> {
 impl Write for Out<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for &byte in text.as_bytes() {
+            self.check = (self.check ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
             if self.len == BUFFER {
                 self.flush();
             }
@@ -131,7 +137,7 @@ fn alone(file: &File, f: impl FnOnce(&mut Out<'_>) -> fmt::Result) -> Result<(),
     }
     // SAFETY: the exchange let this thread through alone.
     let buffer = unsafe { &mut *WORKSPACE.buffer.get() };
-    let mut out = Out { file, buffer, len: 0, lines: 0, failed: false };
+    let mut out = Out { file, buffer, len: 0, lines: 0, check: 0, failed: false };
     let written = f(&mut out);
     out.flush();
     let failed = out.failed || written.is_err();
@@ -144,7 +150,8 @@ pub fn owner(start: &[u8]) -> Option<u32> {
     const BEFORE: &[u8] = b"{\"spandrel\":\"map\",\"version\":1,\"pid\":";
     let digits = start.strip_prefix(BEFORE)?;
     let mut digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
-    digits.try_fold(0u32, |number, &digit| number.checked_mul(10)?.checked_add((digit - b'0').into()))
+    digits
+        .try_fold(0u32, |number, &digit| number.checked_mul(10)?.checked_add((digit - b'0').into()))
 }
 
 fn head(out: &mut Out<'_>, page: usize) -> fmt::Result {
@@ -182,16 +189,14 @@ fn command(out: &mut Out<'_>) -> fmt::Result {
     Ok(())
 }
 
-fn snapshot<O: Os>(
-    out: &mut Out<'_>,
-    building: &Caches<Transfer<Spans<O>>>,
-) -> fmt::Result {
+fn snapshot<O: Os>(out: &mut Out<'_>, building: &Caches<Transfer<Spans<O>>>) -> fmt::Result {
     let pages = building.below().below().pages();
     if out.file.length() == 0 {
         head(out, pages.os().page_size())?;
     }
     let number = NUMBER.fetch_add(1, Relaxed) + 1;
     let from = out.lines;
+    out.check = UNCHECKED;
     sums(out, &Stats::of(building), number)?;
     for cache in building.registry().iter().filter(|cache| cache.in_use()) {
         let held = |class: Class| (cache.held(class), class.size());
@@ -212,7 +217,8 @@ fn snapshot<O: Os>(
         write!(out, "{{\"mapping\":{at},\"bytes\":{bytes}}}")?;
         out.end_line()?;
     }
-    write!(out, "{{\"end\":{number},\"lines\":{}}}", out.lines - from + 1)?;
+    let (lines, check) = (out.lines - from + 1, out.check);
+    write!(out, "{{\"end\":{number},\"lines\":{lines},\"check\":\"{check:016x}\"}}")?;
     out.end_line()
 }
 
@@ -338,7 +344,8 @@ fn contents(out: &mut Out<'_>, window: &Window<SpanTable>, hugepage: Hugepage) -
         let state = span.state(Relaxed);
         let live = state.live().min(class.shape().objects);
         let cached = u32::from(WORKSPACE.cached[granule.index()].load(Relaxed)).min(live);
-        let waiting = u32::from(WORKSPACE.waiting[granule.index()].load(Relaxed)).min(live - cached);
+        let waiting =
+            u32::from(WORKSPACE.waiting[granule.index()].load(Relaxed)).min(live - cached);
         let flags = u32::from(state.owned()) | u32::from(state.listed()) << 1;
         write!(
             out,

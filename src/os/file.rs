@@ -132,7 +132,8 @@ impl File {
             while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
                 let from = (at + done as u64) as libc::off_t;
                 // SAFETY: a buffer of that length.
-                let read = unsafe { libc::pread(self.0, rest.as_mut_ptr().cast(), rest.len(), from) };
+                let read =
+                    unsafe { libc::pread(self.0, rest.as_mut_ptr().cast(), rest.len(), from) };
                 match read {
                     1.. => done += read.cast_unsigned(),
                     -1 if interrupted() => {}
@@ -196,7 +197,8 @@ impl File {
     pub fn reserve(&self, at: u64, bytes: usize) -> bool {
         quietly(|| {
             // SAFETY: a descriptor of ours.
-            let done = unsafe { libc::fallocate(self.0, 0, at as libc::off_t, bytes as libc::off_t) };
+            let done =
+                unsafe { libc::fallocate(self.0, 0, at as libc::off_t, bytes as libc::off_t) };
             if done == 0 {
                 return true;
             }

@@ -144,7 +144,9 @@ impl Nodes {
     pub(super) fn look(&self, id: NodeId, object: &mut impl FnMut(usize)) {
         let node = self.node(id);
         node.objects.with(|objects| {
-            for at in (0..self.len(id).min(BATCH)).map(|i| objects.cast::<*mut u8>().wrapping_add(i)) {
+            for at in
+                (0..self.len(id).min(BATCH)).map(|i| objects.cast::<*mut u8>().wrapping_add(i))
+            {
                 // SAFETY: inside the node, which is never unmapped; any value it ever had will do.
                 object(unsafe { at.read_volatile() }.addr());
             }

@@ -62,7 +62,8 @@ pub fn compare(arguments: &Arguments) -> Result<ExitCode> {
     for note in &program.notes {
         eprintln!("spandrel: note: {note}");
     }
-    let allocators = allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
+    let allocators =
+        allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
     let input = Input::of(arguments.input.as_deref())?;
     let mut samples = vec![Vec::new(); allocators.len()];
 

@@ -2,7 +2,7 @@
 
 use super::file::{Event, Trace, What};
 use super::places::Places;
-use super::print::quietly;
+use crate::written::quietly;
 use anyhow::Result;
 use std::collections::HashMap;
 use std::io::Write;
@@ -31,7 +31,9 @@ pub fn find(trace: &Trace) -> Vec<Double> {
         };
         if let Some(at) = gone {
             match (alive.remove(&at), freed.get(&at)) {
-                (None, Some(&(alloc, first))) => found.push(Double { alloc, first, second: *event }),
+                (None, Some(&(alloc, first))) => {
+                    found.push(Double { alloc, first, second: *event })
+                }
                 (alloc, _) => {
                     freed.insert(at, (alloc, *event));
                 }
@@ -55,7 +57,11 @@ pub fn report(trace: &Trace, found: &[Double], out: &mut impl Write) -> Result<(
         for Double { alloc, first, second } in found {
             let size = alloc.map(|alloc| format!(", {} bytes", alloc.size)).unwrap_or_default();
             writeln!(out, "double free of {:#x}{size}", first_address(second))?;
-            let calls = [("handed out", alloc.as_ref()), ("freed", Some(first)), ("freed again", Some(second))];
+            let calls = [
+                ("handed out", alloc.as_ref()),
+                ("freed", Some(first)),
+                ("freed again", Some(second)),
+            ];
             for (what, event) in calls {
                 let Some(event) = event else {
                     writeln!(out, "  {what:11}  before the trace began")?;
@@ -104,7 +110,9 @@ mod tests {
         let found = find(&trace);
         let times: Vec<_> = found
             .iter()
-            .map(|double| (double.alloc.map(|alloc| alloc.time), double.first.time, double.second.time))
+            .map(|double| {
+                (double.alloc.map(|alloc| alloc.time), double.first.time, double.second.time)
+            })
             .collect();
         // 0x20 was handed out before the trace began; 0x30 went with the resize.
         assert_eq!(times, [(Some(3), 4, 5), (Some(7), 8, 10)]);

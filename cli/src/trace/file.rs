@@ -108,38 +108,67 @@ impl Trace {
         }
         if bytes.len() < format::UNIT {
             let have = bytes.len();
-            return broken(have, format!("the head of a trace has {} bytes, the file {have}", format::UNIT));
+            return broken(
+                have,
+                format!("the head of a trace has {} bytes, the file {have}", format::UNIT),
+            );
         }
         let version = u32_at(bytes, 8);
         if version != format::VERSION {
-            return broken(8, format!("a trace of version {version}; this command reads version {}", format::VERSION));
+            return broken(
+                8,
+                format!(
+                    "a trace of version {version}; this command reads version {}",
+                    format::VERSION
+                ),
+            );
         }
         let command = &bytes[format::COMMAND_AT..format::COMMAND_AT + format::COMMAND_MOST];
-        if format::checksum(format::checksum(format::UNCHECKED, &bytes[..40]), command) != u64_at(bytes, 40) {
+        if format::checksum(format::checksum(format::UNCHECKED, &bytes[..40]), command)
+            != u64_at(bytes, 40)
+        {
             return broken(0, "the head was changed: its check does not match");
         }
         let unit = u32_at(bytes, 12) as usize;
         if !unit.is_power_of_two() || unit < format::UNIT {
-            return broken(12, format!("a unit of {unit} bytes; it is a power of two from {}", format::UNIT));
+            return broken(
+                12,
+                format!("a unit of {unit} bytes; it is a power of two from {}", format::UNIT),
+            );
         }
         let Some(claimed) = format::unseal(u64_at(bytes, format::CLAIMED_AT)) else {
-            return broken(format::CLAIMED_AT, "the count of claimed units was changed: its check does not match");
+            return broken(
+                format::CLAIMED_AT,
+                "the count of claimed units was changed: its check does not match",
+            );
         };
         let Some(lost) = format::unseal(u64_at(bytes, format::LOST_AT)) else {
-            return broken(format::LOST_AT, "the count of lost records was changed: its check does not match");
+            return broken(
+                format::LOST_AT,
+                "the count of lost records was changed: its check does not match",
+            );
         };
         let end = claimed as usize * unit;
         if bytes.len() > end {
-            return broken(end, format!("{} bytes behind the {claimed} units of the trace", bytes.len() - end));
+            return broken(
+                end,
+                format!("{} bytes behind the {claimed} units of the trace", bytes.len() - end),
+            );
         }
         // A chunk that the file could not grow for is counted as lost.
         if bytes.len() < end && lost == 0 {
-            return broken(bytes.len(), format!("the file ends here; the trace has {claimed} units, {end} bytes"));
+            return broken(
+                bytes.len(),
+                format!("the file ends here; the trace has {claimed} units, {end} bytes"),
+            );
         }
         let words = command.split(|&byte| byte == 0).next().unwrap_or_default();
         let mut trace = Trace {
             process: u32_at(bytes, 16),
-            command: words.split(|&byte| byte == 1).map(|word| String::from_utf8_lossy(word).into_owned()).collect(),
+            command: words
+                .split(|&byte| byte == 1)
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect(),
             began: u64_at(bytes, 24),
             lost,
             ..Trace::default()
@@ -182,28 +211,44 @@ impl Trace {
             return broken(at + 48, "the chunk's head was changed: what is not used is not zero");
         }
         let Some(kind) = Kind::of(u32_at(head, 4)) else {
-            return broken(at + 4, format!("a chunk of kind {}; there are 1 and 2", u32_at(head, 4)));
+            return broken(
+                at + 4,
+                format!("a chunk of kind {}; there are 1 and 2", u32_at(head, 4)),
+            );
         };
         let thread = u32_at(head, 8);
         let units = u32_at(head, 16) as usize;
         let length = units * unit;
         if units == 0 || length > bytes.len() - at {
-            return broken(at + 16, format!("a chunk of {units} units, with {} bytes left", bytes.len() - at));
+            return broken(
+                at + 16,
+                format!("a chunk of {units} units, with {} bytes left", bytes.len() - at),
+            );
         }
         let Some(used) = format::unseal(u64_at(head, format::USED_AT)) else {
-            return broken(at + format::USED_AT, "the count of written bytes was changed: its check does not match");
+            return broken(
+                at + format::USED_AT,
+                "the count of written bytes was changed: its check does not match",
+            );
         };
         let used = used as usize;
         if !(CHUNK_HEAD..=length).contains(&used) {
-            return broken(at + format::USED_AT, format!("{used} bytes are written of a chunk of {length}"));
+            return broken(
+                at + format::USED_AT,
+                format!("{used} bytes are written of a chunk of {length}"),
+            );
         }
         let body = &bytes[at + CHUNK_HEAD..at + used];
         match kind {
             Kind::Maps => {
                 let text = &body[..body.len().saturating_sub(8)];
-                let same = body.len() >= 8 && format::checksum(format::UNCHECKED, text) == u64_at(body, text.len());
+                let same = body.len() >= 8
+                    && format::checksum(format::UNCHECKED, text) == u64_at(body, text.len());
                 if !same {
-                    return broken(at + CHUNK_HEAD, "the list of mapped files was changed: its check does not match");
+                    return broken(
+                        at + CHUNK_HEAD,
+                        "the list of mapped files was changed: its check does not match",
+                    );
                 }
                 self.maps.push(String::from_utf8_lossy(text).into_owned());
             }
@@ -228,16 +273,28 @@ impl Trace {
         let (mut at, mut number, mut earliest) = (0, 0usize, earliest);
         while at < body.len() {
             let place = chunk + CHUNK_HEAD + at;
-            let (record, length) = format::decode(&body[at..], &mut before, &mut frames).map_err(|what| Broken {
-                at: place,
-                what: format!("record {number} of the chunk at byte {chunk}: {what}"),
-            })?;
-            let zero = Event { time: 0, at: 0, old: 0, size: 0, align: 0, stack: 0, thread, what: What::Alloc };
+            let (record, length) =
+                format::decode(&body[at..], &mut before, &mut frames).map_err(|what| Broken {
+                    at: place,
+                    what: format!("record {number} of the chunk at byte {chunk}: {what}"),
+                })?;
+            let zero = Event {
+                time: 0,
+                at: 0,
+                old: 0,
+                size: 0,
+                align: 0,
+                stack: 0,
+                thread,
+                what: What::Alloc,
+            };
             let event = match record {
                 Record::Alloc { time, at, size, align, stack } => {
                     Some(Event { time, at, size, align, stack, ..zero })
                 }
-                Record::Free { time, at, stack } => Some(Event { time, at, stack, what: What::Free, ..zero }),
+                Record::Free { time, at, stack } => {
+                    Some(Event { time, at, stack, what: What::Free, ..zero })
+                }
                 Record::Resize { time, old, at, size, stack } => {
                     Some(Event { time, at, old, size, stack, what: What::Resize, ..zero })
                 }
@@ -250,7 +307,9 @@ impl Trace {
                 if event.time < earliest {
                     return broken(
                         place,
-                        format!("record {number} of the chunk at byte {chunk}: thread {thread} went back in time"),
+                        format!(
+                            "record {number} of the chunk at byte {chunk}: thread {thread} went back in time"
+                        ),
                     );
                 }
                 earliest = event.time;
@@ -313,7 +372,9 @@ pub mod forge {
         head.extend(5u64.to_le_bytes());
         let mut command = b"prog\x01-x".to_vec();
         command.resize(format::COMMAND_MOST, 0);
-        head.extend(format::checksum(format::checksum(format::UNCHECKED, &head), &command).to_le_bytes());
+        head.extend(
+            format::checksum(format::checksum(format::UNCHECKED, &head), &command).to_le_bytes(),
+        );
         let units = 1 + chunks.iter().map(Vec::len).sum::<usize>() / format::UNIT;
         head.extend(format::seal(units as u32).to_le_bytes());
         head.extend(format::seal(0).to_le_bytes());
@@ -334,7 +395,13 @@ mod tests {
             Record::Stack { id: 7, frames },
             Record::Alloc { time: 10, at: 0x7f00_0000_1000, size: 100, align: 0, stack: 7 },
             Record::Alloc { time: 12, at: 0x7f00_0000_1400, size: 5000, align: 64, stack: 0 },
-            Record::Resize { time: 13, old: 0x7f00_0000_1400, at: 0x7f00_0000_8000, size: 9000, stack: 7 },
+            Record::Resize {
+                time: 13,
+                old: 0x7f00_0000_1400,
+                at: 0x7f00_0000_8000,
+                size: 9000,
+                stack: 7,
+            },
             Record::Free { time: 300, at: 0x7f00_0000_1000, stack: 0 },
             Record::Free { time: 301, at: 0xdead_beef_dead_beef, stack: 9 },
         ]
@@ -360,7 +427,10 @@ mod tests {
         let times: Vec<_> = trace.events.iter().map(|event| (event.time, event.thread)).collect();
         assert_eq!(times, [(10, 1), (12, 1), (13, 1), (300, 1), (301, 1), (400, 2)]);
         let resize = trace.events[2];
-        assert_eq!((resize.old, resize.at, resize.size), (0x7f00_0000_1400, 0x7f00_0000_8000, 9000));
+        assert_eq!(
+            (resize.old, resize.at, resize.size),
+            (0x7f00_0000_1400, 0x7f00_0000_8000, 9000)
+        );
         assert_eq!(trace.events[1].align, 64);
         assert_eq!((trace.events[4].at, trace.events[4].stack), (0xdead_beef_dead_beef, 9));
     }
@@ -373,16 +443,28 @@ mod tests {
             Trace::read(&bytes).unwrap_err().to_string()
         };
         assert_eq!(says(&|b| b.truncate(3)), "byte 0: not a trace: it does not begin as one");
-        assert_eq!(says(&|b| b.truncate(100)), "byte 100: the head of a trace has 4096 bytes, the file 100");
-        assert_eq!(says(&|b| b[8] = 9), "byte 8: a trace of version 9; this command reads version 1");
+        assert_eq!(
+            says(&|b| b.truncate(100)),
+            "byte 100: the head of a trace has 4096 bytes, the file 100"
+        );
+        assert_eq!(
+            says(&|b| b[8] = 9),
+            "byte 8: a trace of version 9; this command reads version 1"
+        );
         assert_eq!(says(&|b| b[30] ^= 1), "byte 0: the head was changed: its check does not match");
         assert_eq!(
             says(&|b| b.truncate(9000)),
             "byte 9000: the file ends here; the trace has 4 units, 16384 bytes"
         );
         assert_eq!(says(&|b| b.push(0)), "byte 16384: 1 bytes behind the 4 units of the trace");
-        assert_eq!(says(&|b| b[8192] = 0), "byte 8192: neither a chunk begins here nor is there nothing");
-        assert!(says(&|b| b[8192 + 70] ^= 4).starts_with("byte 8256: record 0 of the chunk at byte 8192: "));
+        assert_eq!(
+            says(&|b| b[8192] = 0),
+            "byte 8192: neither a chunk begins here nor is there nothing"
+        );
+        assert!(
+            says(&|b| b[8192 + 70] ^= 4)
+                .starts_with("byte 8256: record 0 of the chunk at byte 8192: ")
+        );
         assert!(says(&|b| b[8192 + 44] ^= 4).contains("the count of written bytes was changed"));
     }
 

@@ -58,7 +58,10 @@ pub fn trace(arguments: &Arguments) -> Result<ExitCode> {
     };
     let trace = Trace::open(path)?;
     if trace.lost > 0 {
-        eprintln!("spandrel: note: {} calls could not be recorded: the file could not grow", trace.lost);
+        eprintln!(
+            "spandrel: note: {} calls could not be recorded: the file could not grow",
+            trace.lost
+        );
     }
     let mut code = ExitCode::SUCCESS;
     let out = &mut std::io::BufWriter::new(std::io::stdout().lock());

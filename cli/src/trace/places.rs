@@ -22,7 +22,15 @@ pub struct Places {
 impl Places {
     pub fn of(trace: &Trace) -> Places {
         // What was mapped at the end beats what was mapped at the start.
-        Places { modules: trace.maps.iter().rev().flat_map(|text| text.lines()).filter_map(module).collect() }
+        Places {
+            modules: trace
+                .maps
+                .iter()
+                .rev()
+                .flat_map(|text| text.lines())
+                .filter_map(module)
+                .collect(),
+        }
     }
 
     /// Where an address lies, as `libx.so+0x1234`; just the address where nothing is known of it.

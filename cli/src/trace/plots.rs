@@ -29,7 +29,8 @@ struct Figures {
 
 impl Figures {
     fn of(trace: &Trace) -> Figures {
-        let mut figures = Figures { sizes: vec![0; 1], lifetimes: vec![0; 1], ..Figures::default() };
+        let mut figures =
+            Figures { sizes: vec![0; 1], lifetimes: vec![0; 1], ..Figures::default() };
         let mut alive: HashMap<u64, (u64, u64)> = HashMap::new();
         let mut live = 0u64;
         let every = trace.events.len().div_ceil(POINTS).max(1);
@@ -54,7 +55,10 @@ impl Figures {
                 born = since;
             }
             if event.what != What::Free {
-                note(&mut figures.sizes, event.size.max(1).next_power_of_two().trailing_zeros() as usize);
+                note(
+                    &mut figures.sizes,
+                    event.size.max(1).next_power_of_two().trailing_zeros() as usize,
+                );
                 live += event.size;
                 if let Some((_, size)) = alive.insert(event.at, (born, event.size)) {
                     live -= size;
@@ -91,7 +95,9 @@ fn panels(figures: &Figures, area: &Area<'_>) -> Drawn {
     };
     bars(&areas[0], "requests by size, to the next power of two", &figures.sizes, size)?;
     let title = format!("blocks by lifetime; {} were never freed", count(figures.immortal as f64));
-    bars(&areas[1], &title, &figures.lifetimes, |index| format!("< {}", seconds(10f64.powi(index as i32) / 1e9)))?;
+    bars(&areas[1], &title, &figures.lifetimes, |index| {
+        format!("< {}", seconds(10f64.powi(index as i32) / 1e9))
+    })?;
     let end = figures.live.last().map_or(1.0, |point| point.0).max(1e-9);
     let most = figures.live.iter().map(|point| point.1).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(&areas[2])
@@ -106,7 +112,9 @@ fn panels(figures: &Figures, area: &Area<'_>) -> Drawn {
         .x_label_formatter(&|x| seconds(*x))
         .y_label_formatter(&|y| bytes(*y))
         .draw()?;
-    chart.draw_series(AreaSeries::new(figures.live.iter().copied(), 0.0, BARS.mix(0.3)).border_style(BARS))?;
+    chart.draw_series(
+        AreaSeries::new(figures.live.iter().copied(), 0.0, BARS.mix(0.3)).border_style(BARS),
+    )?;
     area.present()
 }
 
@@ -131,7 +139,8 @@ fn bars(area: &Area<'_>, title: &str, values: &[u64], name: impl Fn(usize) -> St
         .y_label_formatter(&|y| count(*y))
         .draw()?;
     let columns = values.iter().enumerate().map(|(index, &value)| {
-        let corners = [(SegmentValue::Exact(index), 0.0), (SegmentValue::Exact(index + 1), value as f64)];
+        let corners =
+            [(SegmentValue::Exact(index), 0.0), (SegmentValue::Exact(index + 1), value as f64)];
         let mut column = Rectangle::new(corners, BARS.filled());
         column.set_margin(0, 0, 2, 2);
         column
@@ -147,7 +156,16 @@ mod tests {
 
     #[test]
     fn sizes_and_lifetimes_fall_into_their_columns() {
-        let event = |time, what, at, size| Event { time, at, old: at, size, align: 0, stack: 0, thread: 1, what };
+        let event = |time, what, at, size| Event {
+            time,
+            at,
+            old: at,
+            size,
+            align: 0,
+            stack: 0,
+            thread: 1,
+            what,
+        };
         let events = vec![
             event(0, What::Alloc, 0x10, 64),
             event(10, What::Alloc, 0x20, 65),
@@ -166,7 +184,11 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         draw(&trace, file.path()).unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();
-        assert!(text.starts_with("<svg") && text.contains("requests by size") && text.contains("1 were never freed"));
+        assert!(
+            text.starts_with("<svg")
+                && text.contains("requests by size")
+                && text.contains("1 were never freed")
+        );
         draw(&Trace::default(), file.path()).unwrap();
     }
 }

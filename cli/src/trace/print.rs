@@ -2,18 +2,10 @@
 
 use super::file::{Event, Trace, What};
 use super::places::Places;
-use crate::written::{bytes, count, seconds};
+use crate::written::{bytes, count, quietly, seconds};
 use anyhow::Result;
 use std::collections::HashSet;
-use std::io::{ErrorKind, Write};
-
-/// Ends quietly when the reader has gone.
-pub fn quietly(result: std::io::Result<()>) -> Result<()> {
-    match result {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
-}
+use std::io::Write;
 
 /// How many calls there were and what they asked for.
 pub fn summary(trace: &Trace, out: &mut impl Write) -> Result<()> {
@@ -69,7 +61,9 @@ pub fn all(trace: &Trace, out: &mut impl Write) -> Result<()> {
 fn line(event: &Event, out: &mut impl Write) -> std::io::Result<()> {
     write!(out, "{:13.9} {:8}  ", event.time as f64 / 1e9, event.thread)?;
     match event.what {
-        What::Alloc if event.align > 0 => write!(out, "{:#x} = aligned_alloc({}, {})", event.at, event.align, event.size)?,
+        What::Alloc if event.align > 0 => {
+            write!(out, "{:#x} = aligned_alloc({}, {})", event.at, event.align, event.size)?
+        }
         What::Alloc => write!(out, "{:#x} = malloc({})", event.at, event.size)?,
         What::Resize => write!(out, "{:#x} = realloc({:#x}, {})", event.at, event.old, event.size)?,
         What::Free => write!(out, "free({:#x})", event.at)?,

@@ -277,7 +277,8 @@ struct In<'a> {
 
 impl In<'_> {
     fn byte(&mut self) -> Result<u8, &'static str> {
-        let byte = *self.bytes.get(self.at).ok_or("the record goes on behind the end of its chunk")?;
+        let byte =
+            *self.bytes.get(self.at).ok_or("the record goes on behind the end of its chunk")?;
         self.at += 1;
         Ok(byte)
     }
@@ -351,7 +352,8 @@ pub fn decode<'a>(
         }
         Record::Stack { id, frames }
     } else {
-        let time = before.time.checked_add(input.number()?).ok_or("the time is beyond all times")?;
+        let time =
+            before.time.checked_add(input.number()?).ok_or("the time is beyond all times")?;
         let at = input.address(before.at)?;
         next = Before { time, at };
         match operation {
@@ -360,7 +362,9 @@ pub fn decode<'a>(
                 let size = input.number()?;
                 let align = match first & HAS_ALIGN {
                     0 => 0,
-                    _ => 1u32.checked_shl(input.byte()?.into()).ok_or("no address has this alignment")?,
+                    _ => 1u32
+                        .checked_shl(input.byte()?.into())
+                        .ok_or("no address has this alignment")?,
                 };
                 Record::Alloc { time, at, size, align, stack: input.stack(first)? }
             }

@@ -87,6 +87,8 @@ pub fn play(lists: &[&[Step]], blocks: &[(AtomicPtr<c_void>, AtomicU32)]) -> Exi
         }
     }
     let [(allocs, alloc_nanos), (frees, free_nanos)] = costs;
-    println!("{peak_live} {footprint} {internal} {external} {allocs} {alloc_nanos:.0} {frees} {free_nanos:.0}");
+    println!(
+        "{peak_live} {footprint} {internal} {external} {allocs} {alloc_nanos:.0} {frees} {free_nanos:.0}"
+    );
     ExitCode::SUCCESS
 }

@@ -69,7 +69,12 @@ struct Row {
 }
 
 /// Replays a plan once and answers the numbers the worker printed.
-fn once(plan: &Path, mode: Mode, library: Option<&Path>, options: Option<&str>) -> Result<Vec<f64>> {
+fn once(
+    plan: &Path,
+    mode: Mode,
+    library: Option<&Path>,
+    options: Option<&str>,
+) -> Result<Vec<f64>> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(worker::WORKER).arg(mode.name()).arg(plan);
     command.env_remove("SPANDREL");
@@ -103,8 +108,11 @@ pub fn beside(load: &Workload, library: &Path) -> Result<Outcome> {
     let counts = tempfile::NamedTempFile::new()?;
     // A path without a comma, as temporary files have.
     let options = format!("stats={}", counts.path().display());
-    let numbers = once(plan.path(), Mode::Calls, Some(library), Some(&options)).context("spandrel")?;
-    let &[peak_live, footprint, internal, external, allocs, alloc_nanos, frees, free_nanos] = &numbers[..] else {
+    let numbers =
+        once(plan.path(), Mode::Calls, Some(library), Some(&options)).context("spandrel")?;
+    let &[peak_live, footprint, internal, external, allocs, alloc_nanos, frees, free_nanos] =
+        &numbers[..]
+    else {
         anyhow::bail!("the replay reported {numbers:?}");
     };
     let floors = Floors::of(&std::fs::read_to_string(counts.path())?)?;
@@ -115,7 +123,12 @@ pub fn beside(load: &Workload, library: &Path) -> Result<Outcome> {
         footprint: footprint as u64,
         internal: internal as u64,
         external: external as u64,
-        alloc: Cost { calls: allocs as u64, steps: allocs + floors.down, most: None, nanos: alloc_nanos },
+        alloc: Cost {
+            calls: allocs as u64,
+            steps: allocs + floors.down,
+            most: None,
+            nanos: alloc_nanos,
+        },
         free: Cost { calls: frees as u64, steps: frees + floors.up, most: None, nanos: free_nanos },
     })
 }
@@ -135,14 +148,19 @@ impl Floors {
         // The number before a word, in the line that begins with another.
         let count = |line: &str, word: &str| -> Result<f64> {
             let row = text.lines().find(|row| row.trim_start().starts_with(line));
-            let words: Vec<&str> = row.unwrap_or_default().split([' ', ',']).filter(|word| !word.is_empty()).collect();
+            let words: Vec<&str> =
+                row.unwrap_or_default().split([' ', ',']).filter(|word| !word.is_empty()).collect();
             let at = words.iter().position(|&other| other == word);
             at.and_then(|at| words.get(at.checked_sub(1)?)?.parse().ok())
                 .with_context(|| format!("the statistics do not say how many {word} there were"))
         };
         Ok(Floors {
-            down: count("caches ", "refills")? + count("transfer ", "misses")? + count("spans ", "begun")?,
-            up: count("caches ", "spills")? + count("transfer ", "refusals")? + count("spans ", "ended")?,
+            down: count("caches ", "refills")?
+                + count("transfer ", "misses")?
+                + count("spans ", "begun")?,
+            up: count("caches ", "spills")?
+                + count("transfer ", "refusals")?
+                + count("spans ", "ended")?,
         })
     }
 }
@@ -151,7 +169,8 @@ impl Floors {
 pub fn replay(arguments: &Arguments) -> Result<ExitCode> {
     let trace = Trace::open(&arguments.file)?;
     let load = Workload::of(&trace)?;
-    let lineup = allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
+    let lineup =
+        allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
     let plan = plan(&load, false)?;
     let mut walls = vec![Vec::new(); lineup.len()];
     let mut memory = Vec::new();
@@ -213,7 +232,8 @@ fn table(rows: &[Row], load: &Workload, runs: u32) -> String {
             failed.push_str(&format!("\n{} refused {} requests", row.name, row.failed));
         }
     }
-    let threads = if load.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", load.threads) };
+    let threads =
+        if load.threads == 1 { "1 thread".to_owned() } else { format!("{} threads", load.threads) };
     let note = load.note().map(|note| format!("\n{note}")).unwrap_or_default();
     format!(
         "{table}\n{} operations of {threads} on {} blocks, at most {} alive at a time; medians of {runs}; x: over \

@@ -96,8 +96,10 @@ mod tests {
         };
         let mut bytes = Vec::new();
         write(&load, false, &mut bytes).unwrap();
-        let numbers: Vec<u64> =
-            bytes[..32].chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
+        let numbers: Vec<u64> = bytes[..32]
+            .chunks(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+            .collect();
         assert_eq!(numbers, [2, 2, 2, 3]);
         let steps: Vec<(u8, u32, u32, bool, bool)> = bytes[32..]
             .chunks(24)
@@ -116,6 +118,9 @@ mod tests {
         bytes.clear();
         write(&load, true, &mut bytes).unwrap();
         assert_eq!(bytes.len(), 24 + 5 * 24);
-        assert!(bytes[24..].chunks(24).all(|step| step[18] == 0 && step[19] == 0), "nobody to wait for");
+        assert!(
+            bytes[24..].chunks(24).all(|step| step[18] == 0 && step[19] == 0),
+            "nobody to wait for"
+        );
     }
 }

@@ -74,9 +74,11 @@ fn map(bytes: usize, file: Option<&File>) -> Option<*mut u8> {
         Some(file) => (libc::MAP_PRIVATE | libc::MAP_POPULATE, file.as_raw_fd()),
         None => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE, -1),
     };
-    let protection = if file.is_some() { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
+    let protection =
+        if file.is_some() { libc::PROT_READ } else { libc::PROT_READ | libc::PROT_WRITE };
     // SAFETY: a new mapping at an address of the kernel's choice.
-    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes.max(1), protection, flags, descriptor, 0) };
+    let at =
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes.max(1), protection, flags, descriptor, 0) };
     (at != libc::MAP_FAILED).then_some(at.cast())
 }
 
@@ -181,7 +183,8 @@ pub fn worker() -> Option<ExitCode> {
     let at = map(length, Some(&plan))?;
     // SAFETY: the plan, mapped; it was written by this command and nobody changes it.
     let bytes = unsafe { std::slice::from_raw_parts(at, length) };
-    let number = |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?) as usize);
+    let number =
+        |at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?) as usize);
     let (threads, blocks) = (number(0)?, number(8)?);
     let mut lists = Vec::with_capacity(threads);
     let mut from = HEAD + 8 * threads;

@@ -185,7 +185,16 @@ fn run(name: &'static str, strategy: &mut dyn Strategy, load: &Workload, most: u
             external = footprint - run.taken;
         }
     }
-    Outcome { name, served, peak_live, footprint, internal, external, alloc: run.alloc, free: run.free }
+    Outcome {
+        name,
+        served,
+        peak_live,
+        footprint,
+        internal,
+        external,
+        alloc: run.alloc,
+        free: run.free,
+    }
 }
 
 /// What reading the clock twice costs, in nanoseconds: the least of many.
@@ -253,7 +262,9 @@ mod tests {
     }
 
     fn outcomes(load: &Workload) -> Vec<Outcome> {
-        let run = |(name, mut strategy): (_, Box<dyn Strategy>)| run(name, strategy.as_mut(), load, u64::MAX);
+        let run = |(name, mut strategy): (_, Box<dyn Strategy>)| {
+            run(name, strategy.as_mut(), load, u64::MAX)
+        };
         strategies(load.blocks).into_iter().map(run).collect()
     }
 

@@ -11,13 +11,23 @@ pub fn of(rows: &[Outcome], load: &Workload) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
     table.set_header([
-        "", "footprint", "over live", "internal", "external", "alloc: steps", "most", "time", "free: steps",
-        "most", "time",
+        "",
+        "footprint",
+        "over live",
+        "internal",
+        "external",
+        "alloc: steps",
+        "most",
+        "time",
+        "free: steps",
+        "most",
+        "time",
     ]);
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     let mut stopped = String::new();
     for row in rows {
-        let share = |part: u64| format!("{:.1} %", 100.0 * part as f64 / row.footprint.max(1) as f64);
+        let share =
+            |part: u64| format!("{:.1} %", 100.0 * part as f64 / row.footprint.max(1) as f64);
         let mut cells = vec![
             Cell::new(row.name),
             right(bytes(row.footprint as f64)),

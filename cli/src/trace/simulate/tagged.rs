@@ -192,8 +192,15 @@ impl Tagged {
             self.top += more;
             return highest;
         }
-        let block =
-            Block { at: self.top, bytes, below: highest, above: NONE, before: NONE, behind: NONE, free: false };
+        let block = Block {
+            at: self.top,
+            bytes,
+            below: highest,
+            above: NONE,
+            before: NONE,
+            behind: NONE,
+            free: false,
+        };
         let index = self.new_block(block);
         if highest != NONE {
             self.block(highest).above = index;
@@ -383,6 +390,8 @@ impl Tagged {
 
     /// How many free blocks there are.
     pub fn free_blocks(&self) -> usize {
-        self.blocks.len() - self.spare.len() - self.of.iter().filter(|&&index| index != NONE).count()
+        self.blocks.len()
+            - self.spare.len()
+            - self.of.iter().filter(|&&index| index != NONE).count()
     }
 }

@@ -1,0 +1,204 @@
+//! A snapshot in words and numbers: what is alive, what is free where, and what keeps it.
+
+use super::file::{Head, Hugepage, Map, Snapshot};
+use crate::written::bytes;
+use serde::Serialize;
+
+/// Below this share of live bytes a hugepage is under-used.
+pub const UNDER_USED: f64 = 0.25;
+
+/// A hugepage that is in use, as numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Use {
+    /// Its address.
+    pub at: u64,
+    /// Bytes that the program holds here.
+    pub live: u64,
+    /// Free bytes in spans, caches and between threads.
+    pub free_in_spans: u64,
+    /// Free granules with memory behind them, in bytes.
+    pub free_granules: u64,
+    /// Whether it is under-used.
+    pub under_used: bool,
+    /// Stack, tag, bytes and blocks of who holds what is alive, most bytes first.
+    pub sites: Vec<[u64; 4]>,
+}
+
+/// A snapshot's hugepages in use and its text.
+#[derive(Clone, Debug, Serialize)]
+pub struct Words {
+    pub lines: Vec<String>,
+    pub uses: Vec<Use>,
+}
+
+/// Every hugepage in use of a snapshot.
+fn uses(snapshot: &Snapshot, head: &Head) -> Vec<Use> {
+    let mut list = Vec::new();
+    for window in &snapshot.windows {
+        // Granules of a block that began in a hugepage before.
+        let mut carried = 0u64;
+        let mut next = 0;
+        for hugepage in &window.hugepages {
+            if hugepage.h != next {
+                carried = 0;
+            }
+            next = hugepage.h + hugepage.n;
+            if hugepage.free == u64::MAX {
+                carried = 0;
+                continue;
+            }
+            list.push(one(hugepage, window.base, head, &mut carried));
+        }
+    }
+    list
+}
+
+fn one(hugepage: &Hugepage, window: u64, head: &Head, carried: &mut u64) -> Use {
+    let mut live = (*carried).min(64) * head.granule;
+    *carried -= (*carried).min(64);
+    let mut free_in_spans = 0;
+    for &[_, class, taken, cached, waiting, ..] in &hugepage.spans {
+        let [size, granules, _] = head.classes[class as usize];
+        let held = u64::from(taken - cached - waiting) * u64::from(size);
+        live += held;
+        free_in_spans += u64::from(granules) * head.granule - held;
+    }
+    for &[granule, granules] in &hugepage.blocks {
+        let here = granules.min(64 - granule);
+        live += u64::from(here) * head.granule;
+        *carried += u64::from(granules - here);
+    }
+    let mut sites = hugepage.sites.clone();
+    sites.sort_by_key(|site| std::cmp::Reverse(site[2]));
+    Use {
+        at: window + u64::from(hugepage.h) * head.hugepage,
+        live,
+        free_in_spans,
+        free_granules: u64::from((hugepage.free & !hugepage.clean).count_ones()) * head.granule,
+        under_used: (live as f64) < UNDER_USED * head.hugepage as f64,
+        sites,
+    }
+}
+
+/// Whoever keeps a site's memory, in one line.
+pub fn site(map: &Map, &[stack, tag, size, blocks]: &[u64; 4]) -> String {
+    let frames = map.stacks.get(&(stack as u32));
+    let place = match frames.filter(|frames| !frames.is_empty()) {
+        Some(frames) => frames.iter().take(4).cloned().collect::<Vec<_>>().join(" < "),
+        None => "an unknown place".to_owned(),
+    };
+    let tag = match map.tags.get(&(tag as u32)) {
+        Some(name) => format!(" [{name}]"),
+        None => String::new(),
+    };
+    let blocks = if blocks == 1 { "1 block".to_owned() } else { format!("{blocks} blocks") };
+    format!("{} in {blocks} from {place}{tag}", bytes(size as f64))
+}
+
+/// Explains a snapshot.
+pub fn of(map: &Map, snapshot: &Snapshot) -> Words {
+    let (sum, head) = (&snapshot.sum, &map.head);
+    let uses = uses(snapshot, head);
+    let mut lines = vec![format!("{} of address space are mapped:", bytes(sum.mapped as f64))];
+    let mut total = 0;
+    for (name, part, what) in sum.parts() {
+        total += part;
+        let share = 100.0 * part as f64 / sum.mapped.max(1) as f64;
+        lines.push(format!("  {name:<14}{:>10}  {share:5.1} %  {what}", bytes(part as f64)));
+    }
+    let difference = i128::from(total) - i128::from(sum.mapped);
+    lines.push(match difference {
+        0 => "  these add up to what is mapped, exactly".to_owned(),
+        off => format!(
+            "  these add up to what is mapped but for {off} bytes: others allocated meanwhile"
+        ),
+    });
+    let free = sum.cached + sum.in_transfer + sum.free_in_spans + sum.free_granules;
+    let backed = sum.live + free;
+    lines.push(format!(
+        "{} have memory behind them; {} of it ({:.1} %) is free and not given back: the fragmentation",
+        bytes(backed as f64),
+        bytes(free as f64),
+        100.0 * free as f64 / backed.max(1) as f64
+    ));
+    let pairs = [
+        (sum.cached + sum.in_transfer, "waits in caches for the next request of its size"),
+        (sum.free_in_spans, "lies between live objects in spans: only objects of that size fit"),
+        (
+            sum.free_granules,
+            "are free granules: any span or block fits, and they go back when they stay idle",
+        ),
+    ];
+    for (part, what) in pairs {
+        lines.push(format!("  {:>10}  {what}", bytes(part as f64)));
+    }
+    let under: Vec<&Use> = uses.iter().filter(|one| one.under_used).collect();
+    let held: u64 = under.iter().map(|one| one.live).sum();
+    let kept: u64 = under.iter().map(|one| one.free_in_spans + one.free_granules).sum();
+    lines.push(format!(
+        "{} hugepages are in use; {} of them hold less than a quarter of live bytes: {} alive keep {} from going back",
+        uses.len(),
+        under.len(),
+        bytes(held as f64),
+        bytes(kept as f64)
+    ));
+    let mut order = under;
+    order.sort_by_key(|one| one.live);
+    for one in order.iter().take(8) {
+        lines.push(format!(
+            "  {:#x}: {} alive, {} free",
+            one.at,
+            bytes(one.live as f64),
+            bytes((one.free_in_spans + one.free_granules) as f64)
+        ));
+        for line in one.sites.iter().take(3) {
+            lines.push(format!("    {}", site(map, line)));
+        }
+    }
+    if !order.is_empty() && uses.iter().all(|one| one.sites.is_empty()) {
+        lines.push(
+            "  who holds them is known when the program runs with leaks, tags or check on"
+                .to_owned(),
+        );
+    }
+    Words { lines, uses }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::{Map, forge};
+    use super::*;
+
+    #[test]
+    fn words_say_what_the_numbers_say() {
+        let map = Map::read(forge::file().as_bytes()).0.unwrap();
+        let words = of(&map, &map.snapshots[0]);
+        let one = &words.uses[0];
+        // One live object of 64 bytes (two taken, one of them cached), one of 1024, two granules.
+        assert_eq!((words.uses.len(), one.live), (1, 64 + 1024 + 2 * 32768));
+        assert_eq!(one.free_in_spans, 2 * 32768 - 64 - 1024);
+        assert!(one.under_used);
+        let text = words.lines.join("\n");
+        assert!(
+            text.contains("1 hugepages are in use; 1 of them hold less than a quarter"),
+            "{text}"
+        );
+        assert!(text.contains("32.0 KiB in 1 block from leak_a < main [tenant-a]"), "{text}");
+        assert!(text.contains("add up to what is mapped, exactly"), "{text}");
+    }
+
+    #[test]
+    fn a_block_reaches_into_the_hugepages_behind_it() {
+        let lines = [
+            r#"{"window":1073741824}"#,
+            r#"{"h":4,"n":1,"free":"1","clean":"0","returned":0,"blocks":[[1,190]]}"#,
+            r#"{"h":5,"n":1,"free":"0","clean":"0","returned":0}"#,
+            r#"{"h":6,"n":1,"free":"8000000000000000","clean":"0","returned":0}"#,
+        ];
+        let text = format!("{}\n{}", forge::HEAD, forge::snapshot(1, forge::SUM, &lines));
+        let map = Map::read(text.as_bytes()).0.unwrap();
+        let live: Vec<u64> =
+            of(&map, &map.snapshots[0]).uses.iter().map(|one| one.live / 32768).collect();
+        assert_eq!(live, [63, 64, 63]);
+    }
+}
