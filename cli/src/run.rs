@@ -71,7 +71,7 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
         Some(Some(file)) => wishes.push(named("stats", file)?),
     }
     if let Some(file) = &arguments.map {
-        wishes.push(named("map", &fresh("map", file)?)?);
+        wishes.push(named("map", fresh("map", file)?)?);
     }
     if let Some(every) = &arguments.map_every {
         let known = every.contains(|digit: char| digit.is_ascii_digit() && digit != '0')

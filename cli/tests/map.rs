@@ -17,18 +17,20 @@ fn a_program_a_map_and_a_page() {
         .assert()
         .success()
         .stderr("");
-    spandrel()
-        .args(["map", map.to_str().unwrap()])
-        .assert()
-        .success()
-        .stdout(contains("bash -c kill -USR2").and(contains("these add up to what is mapped, exactly")));
+    spandrel().args(["map", map.to_str().unwrap()]).assert().success().stdout(
+        contains("bash -c kill -USR2").and(contains("these add up to what is mapped, exactly")),
+    );
     spandrel()
         .args(["map", map.to_str().unwrap(), "-o", page.to_str().unwrap()])
         .assert()
         .success()
         .stdout("");
     let text = std::fs::read_to_string(&page).unwrap();
-    assert!(text.starts_with("<!doctype html>") && text.contains("\"snapshot") && !text.contains("http"));
+    assert!(
+        text.starts_with("<!doctype html>")
+            && text.contains("\"snapshot")
+            && !text.contains("http")
+    );
     // The signal's and the end's.
     assert_eq!(text.matches("these add up to what is mapped").count(), 2);
 }
@@ -45,7 +47,10 @@ fn a_broken_map_is_refused_by_name() {
         .assert()
         .code(125)
         .stderr(format!("spandrel: {path}: line 1: not a map: it does not begin as one\n"));
-    spandrel().args(["run", "--map", path, "--", "bash", "-c", "kill -USR2 $$; :"]).assert().success();
+    spandrel()
+        .args(["run", "--map", path, "--", "bash", "-c", "kill -USR2 $$; :"])
+        .assert()
+        .success();
     let text = std::fs::read_to_string(&map).unwrap();
     std::fs::write(&map, &text[..text.len() - 50]).unwrap();
     spandrel().args(["map", path]).assert().code(125).stderr(contains("the file ends inside"));

@@ -267,7 +267,7 @@ mod tests {
         std::fs::create_dir_all(&directory).unwrap();
         let name = directory.join("own");
         let path = Path::of(name.as_os_str().as_encoded_bytes()).unwrap();
-        let owner = |start: &[u8]| std::str::from_utf8(start).ok()?.trim().parse().ok();
+        let owner = |start: &[u8]| std::str::from_utf8(start).ok()?.lines().next()?.parse().ok();
         let (file, _) = File::claim(&path, owner).unwrap();
         assert!(file.write(format!("{}\n", pid()).as_bytes()) && file.write_at(20, b"x"));
         assert_eq!(file.length(), 21);
