@@ -77,6 +77,7 @@ span/mod.rs|use crate::transfer::Transfer;
 base/hints.rs|use crate::os::Os;
 cache/mod.rs|use crate::observe::Stats;
 page/heap.rs|use crate::background::start;
+cache/mod.rs|use crate::watch::mode;
 SEEDS
     echo "ci/rules: every seeded violation was seen"
 else

@@ -37,7 +37,8 @@
 //! mappings apart from user memory.
 //!
 //! Imports go down only: `front` > `cache` > `transfer` > `span` > `page` > `os` > `base`;
-//! [`observe`] reads every floor and [`background`] ticks them; both are known to the front alone. One static composes the building (`front::building`).
+//! [`observe`] reads every floor, [`background`] ticks them and [`watch`] sees every call in observed mode; all
+//! three are known to the front alone. One static composes the building (`front::building`).
 //!
 //! The modules are public for the project's own tests, models and tools; only what the crate root
 //! names is meant for users and kept stable.

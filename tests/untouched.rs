@@ -106,6 +106,10 @@ impl Os for Sealed {
         self.0.is_gone(thread)
     }
 
+    fn barrier(&self) -> bool {
+        self.0.barrier()
+    }
+
     fn process(&self) -> u32 {
         self.0.process()
     }

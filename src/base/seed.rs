@@ -97,6 +97,12 @@ pub enum Seed {
     StackByStore,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
+    /// M12: the owner of a cache stores a bound and does not look at the mode afterwards.
+    NoLook,
+    /// M12: it looks, and the look may be done before the store.
+    LookUnfenced,
+    /// M12: the pins are set before the mode is.
+    PinsFirst,
 }
 
 /// Is this bug switched on?
@@ -120,6 +126,16 @@ mod model {
 
     std::thread_local! {
         static ACTIVE: Cell<Option<Seed>> = const { Cell::new(None) };
+        static SEES: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// The words that a checker sees on demand are seen by models that run on this thread, or not.
+    pub fn see(them: bool) {
+        SEES.set(them);
+    }
+
+    pub fn sees() -> bool {
+        SEES.get()
     }
 
     /// Switches one bug on (or all off) for models that run on this thread.
@@ -136,4 +152,4 @@ mod model {
     }
 }
 #[cfg(spandrel_model)]
-pub use model::{on, sow, weaken};
+pub use model::{on, see, sees, sow, weaken};

@@ -53,6 +53,60 @@ pub mod unseen {
     pub use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 }
 
+/// A word that a checker sees where the model asks for it (`seed::see`), and otherwise not: a checker's
+/// cost grows with every access it sees, and most models have no part in what this word does.
+#[cfg(spandrel_model)]
+#[derive(Debug)]
+pub struct OnDemand {
+    hidden: core::sync::atomic::AtomicUsize,
+    seen: AtomicUsize,
+}
+
+#[cfg(spandrel_model)]
+#[allow(missing_docs)]
+impl OnDemand {
+    pub fn new() -> Self {
+        Self { hidden: core::sync::atomic::AtomicUsize::new(0), seen: AtomicUsize::new(0) }
+    }
+
+    pub fn load(&self) -> usize {
+        if super::seed::sees() {
+            self.seen.load(Ordering::Relaxed)
+        } else {
+            self.hidden.load(Ordering::Relaxed)
+        }
+    }
+
+    pub fn store(&self, to: usize) {
+        if super::seed::sees() {
+            self.seen.store(to, Ordering::Relaxed);
+        } else {
+            self.hidden.store(to, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(spandrel_model)]
+impl Default for OnDemand {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Orders a store before a later load of a thread that runs often, against one that runs
+/// [`Os::barrier`](crate::os::Os::barrier) between its store and its load, at no cost here: the barrier
+/// makes every thread's memory accesses appear in program order, and this fixes the program order.
+/// A checker has no such barrier; it sees two fences.
+#[inline]
+pub fn light_fence() {
+    #[cfg(not(spandrel_model))]
+    core::sync::atomic::compiler_fence(Ordering::SeqCst);
+    #[cfg(spandrel_loom)]
+    if super::seed::sees() && !super::seed::on(super::seed::Seed::LookUnfenced) {
+        loom::sync::atomic::fence(Ordering::SeqCst);
+    }
+}
+
 /// A sum for reports, invisible to the checkers: it orders nothing and adds no interleavings.
 #[derive(Debug, Default)]
 pub struct Tally(core::sync::atomic::AtomicU64);

@@ -4,6 +4,10 @@
 //! an allocation goes the slow way, at or above `end` a free does. A bin of all zeros is *pinned*:
 //! every call goes slow. That one trick is the first-use check and the teardown check, at no cost.
 //!
+//! A bin with an array is pinned by its bounds alone (`low` above, `end` below everything): what it holds
+//! stays, and the slow path reaches it. That is observed mode ([`switch`](super::switch)), and the only
+//! store that another thread makes here.
+//!
 //! The objects themselves are never read or written.
 
 use crate::base::death;
@@ -15,8 +19,8 @@ use core::ptr;
 /// Where a pointer to an object is kept.
 pub type Slot = *mut u8;
 
-/// One class of one thread cache. Written by the thread that owns the cache; `top` and `base` are
-/// read by reports on other threads.
+/// One class of one thread cache. Written by the thread that owns the cache, but for the bounds, which
+/// any thread may pin; `top` and `base` are read by reports on other threads.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Bin {
@@ -111,6 +115,52 @@ impl Bin {
         top.addr().saturating_sub(base.addr()) / size_of::<Slot>()
     }
 
+    /// Sends every call the slow way and leaves what it holds. Any thread may.
+    pub(super) fn pin_bounds(&self) {
+        self.low.set(ptr::without_provenance_mut(usize::MAX));
+        self.end.set(ptr::null_mut());
+    }
+
+    /// Whether every free goes the slow way, for want of an array or because the bounds are pinned.
+    pub fn is_pinned(&self) -> bool {
+        self.end.get().is_null()
+    }
+
+    /// Gives a bin with pinned bounds those of its array of `capacity` slots.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, and the array has that many slots.
+    pub(super) unsafe fn unpin(&self, capacity: usize) {
+        let base = self.base.load(Relaxed);
+        self.low.set(base);
+        self.end.set(base.wrapping_add(capacity));
+    }
+
+    /// Takes the hottest object, whatever the bounds say.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache.
+    pub(super) unsafe fn pop_any(&self) -> Option<*mut u8> {
+        if self.is_empty() {
+            return None;
+        }
+        // SAFETY: the slot below `top` holds an object.
+        let object = unsafe { *self.top.load(Relaxed).sub(1) };
+        self.step(-1);
+        Some(object)
+    }
+
+    /// Keeps an object, whatever the bounds say.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, its array has room for one more, and `object` is a free
+    /// object of its class.
+    pub(super) unsafe fn push_any(&self, object: *mut u8) {
+        // SAFETY: there is room.
+        unsafe { *self.top.load(Relaxed) = object };
+        self.step(1);
+    }
+
     /// Forgets its array and whatever is there.
     pub(super) fn pin(&self) {
         self.base.store(ptr::null_mut(), Relaxed);
@@ -137,12 +187,17 @@ impl Bin {
 
     /// Objects below the mark that an allocation has not reached since [`Bin::mark`].
     pub fn marked(&self) -> usize {
+        if self.is_pinned() {
+            return 0;
+        }
         self.low.get().addr().saturating_sub(self.base.load(Relaxed).addr()) / size_of::<Slot>()
     }
 
     /// Sends allocations that would leave fewer than `count` objects the slow way.
     pub fn mark(&self, count: usize) {
-        self.low.set(self.base.load(Relaxed).wrapping_add(count));
+        if !self.is_pinned() {
+            self.low.set(self.base.load(Relaxed).wrapping_add(count));
+        }
     }
 
     /// The array, as far as it holds objects.
@@ -176,7 +231,9 @@ impl Bin {
     pub unsafe fn set_len(&self, len: usize) {
         let base = self.base.load(Relaxed);
         self.top.store(base.wrapping_add(len), Relaxed);
-        self.low.set(base);
+        if !self.is_pinned() {
+            self.low.set(base);
+        }
     }
 
     /// Gives the bin another array of `capacity` slots and moves its objects there; null pins it.
@@ -203,28 +260,50 @@ impl Default for Bin {
     }
 }
 
-/// A limit that the fast path compares with. Only the owner of the cache stores it.
+/// A limit that the fast path compares with. The owner of the cache stores it, or who pins it.
 ///
 /// Read as a volatile word rather than a relaxed atomic: the compiler folds it into the comparison,
-/// which saves an instruction in every allocation and every free.
+/// which saves an instruction in every allocation and every free. An aligned word is read and written
+/// whole; what becomes of two stores at once is the business of [`switch`](super::switch) (model M12).
 #[derive(Debug)]
 #[repr(transparent)]
-struct Bound(core::cell::UnsafeCell<*mut Slot>);
+#[cfg(not(spandrel_model))]
+struct Bound(core::sync::atomic::AtomicPtr<Slot>);
 
+#[cfg(not(spandrel_model))]
 impl Bound {
     const fn new() -> Self {
-        Self(core::cell::UnsafeCell::new(ptr::null_mut()))
+        Self(core::sync::atomic::AtomicPtr::new(ptr::null_mut()))
     }
 
     #[inline(always)]
     fn get(&self) -> *mut Slot {
-        // SAFETY: an aligned word inside a live cache; only the owner stores it.
-        unsafe { self.0.get().read_volatile() }
+        // SAFETY: an aligned word inside a live cache.
+        unsafe { self.0.as_ptr().read_volatile() }
     }
 
     fn set(&self, to: *mut Slot) {
-        // SAFETY: as above, and the caller is the owner.
-        unsafe { self.0.get().write_volatile(to) }
+        self.0.store(to, Relaxed);
+    }
+}
+
+/// The same word where a model asks to see it.
+#[derive(Debug)]
+#[cfg(spandrel_model)]
+struct Bound(crate::base::sync::OnDemand);
+
+#[cfg(spandrel_model)]
+impl Bound {
+    fn new() -> Self {
+        Self(crate::base::sync::OnDemand::new())
+    }
+
+    fn get(&self) -> *mut Slot {
+        ptr::with_exposed_provenance_mut(self.0.load())
+    }
+
+    fn set(&self, to: *mut Slot) {
+        self.0.store(to.expose_provenance());
     }
 }
 
@@ -253,6 +332,33 @@ mod tests {
         assert_eq!((pop(&bin), push(&bin, 1), bin.len(), bin.marked()), (None, false, 0, 0));
         // SAFETY: the test owns the bin.
         assert!(unsafe { bin.objects() }.is_empty());
+    }
+
+    #[test]
+    fn pinned_bounds_hide_what_is_there_and_lose_nothing() {
+        let mut array = [ptr::null_mut(); 4];
+        let bin = Bin::new();
+        // SAFETY: the array outlives the bin's use of it, and has four slots; the test owns the bin.
+        unsafe {
+            bin.set_array(array.as_mut_ptr(), 4);
+            assert!(push(&bin, 1) && push(&bin, 2));
+            bin.pin_bounds();
+            assert!(bin.is_pinned() && !push(&bin, 3));
+            assert_eq!((pop(&bin), bin.len(), bin.marked()), (None, 2, 0));
+            bin.push_any(object(3));
+            assert_eq!(bin.pop_any(), Some(object(3)));
+            // What a sweep does leaves the pins.
+            bin.mark(1);
+            bin.set_len(2);
+            assert_eq!((pop(&bin), bin.marked()), (None, 0));
+            bin.unpin(4);
+            assert!(push(&bin, 3) && push(&bin, 4) && !push(&bin, 5));
+            assert_eq!(
+                (1..=4).rev().map(|_| pop(&bin)).collect::<Vec<_>>(),
+                [4, 3, 2, 1].map(Some)
+            );
+            assert_eq!(bin.pop_any(), None);
+        }
     }
 
     #[test]

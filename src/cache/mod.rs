@@ -2,7 +2,7 @@
 //!
 //! [`bin`] is the fast path and has no policy; [`sizing`] is the policy and touches nothing; this
 //! file is what happens when a bin runs empty or full; [`registry`] keeps the caches of all threads;
-//! [`slot`] ties one to the running thread.
+//! [`slot`] ties one to the running thread; [`switch`] sends every call of all of them the slow way.
 
 pub mod bin;
 mod journal;
@@ -10,6 +10,7 @@ pub mod registry;
 pub mod sizing;
 #[cfg(not(spandrel_model))]
 pub mod slot;
+pub mod switch;
 #[cfg(not(spandrel_model))]
 mod tls;
 
@@ -255,6 +256,7 @@ unsafe impl Zeroed for Mapped {
 /// The thread caches over a floor that deals in objects.
 #[derive(Debug)]
 pub struct Caches<B> {
+    switch: switch::Switch,
     below: B,
     registry: Registry,
 }
@@ -268,7 +270,7 @@ impl<B: Objects> Caches<B> {
     const_fn! {
         /// No caches yet, over `below`; all zero bits if `below` is.
         pub fn new(below: B) -> Self {
-            Self { below, registry: Registry::new() }
+            Self { switch: switch::Switch::new(), below, registry: Registry::new() }
         }
     }
 
@@ -363,6 +365,7 @@ impl<B: Objects> Caches<B> {
             let held = cache.bin(class).len();
             cache.with_owner(|_| self.give_oldest(cache, class, held));
         }
+        self.look(cache);
     }
 
     /// The bin of `class` ran into `low`: an object, or null when there is no memory.
@@ -370,11 +373,17 @@ impl<B: Objects> Caches<B> {
         let bin = cache.bin(class);
         cache.with_owner(|owner| {
             if !bin.is_empty() {
-                // Only the mark was in the way. What lies below it is in use: look lower down.
-                bin.mark(bin.len() / 2);
+                // Only the mark was in the way, or a pin.
+                if self.mode() == 0 {
+                    self.unpin(cache, owner, class);
+                    // What lies below the mark is in use: look lower down.
+                    bin.mark(bin.len() / 2);
+                }
+                self.look(cache);
                 // SAFETY: the caller owns the cache.
-                return unsafe { bin.pop() }.unwrap_or(ptr::null_mut());
+                return unsafe { bin.pop_any() }.unwrap_or(ptr::null_mut());
             }
+            self.unpin(cache, owner, class);
             let capacity = self.climb(cache, owner, class, Event::Underflow);
             let mut one = [ptr::null_mut()];
             let slots = match capacity.min(class.batch()) {
@@ -396,12 +405,12 @@ impl<B: Objects> Caches<B> {
                 unsafe { bin.set_len(got.saturating_sub(1)) };
             }
             cache.journal.done();
-            if got == 0 {
-                return ptr::null_mut();
+            if got != 0 {
+                owner.surplus = owner.surplus.saturating_sub(got * class.size());
+                owner.come_back(got * class.size());
+                self.sweep_sometimes(cache, owner);
             }
-            owner.surplus = owner.surplus.saturating_sub(got * class.size());
-            owner.come_back(got * class.size());
-            self.sweep_sometimes(cache, owner);
+            self.look(cache);
             object
         })
     }
@@ -414,6 +423,12 @@ impl<B: Objects> Caches<B> {
         let bin = cache.bin(class);
         cache.with_owner(|owner| {
             let held = bin.len();
+            if held < owner.capacity(class) && self.mode() != 0 {
+                self.look(cache);
+                // SAFETY: the caller owns the cache and gives the object up; there is room.
+                return unsafe { bin.push_any(object) };
+            }
+            self.unpin(cache, owner, class);
             let capacity = self.climb(cache, owner, class, Event::Overflow);
             if capacity <= held {
                 let given = class.batch().min(held);
@@ -429,6 +444,7 @@ impl<B: Objects> Caches<B> {
                 owner.surplus += class.size();
             }
             self.sweep_sometimes(cache, owner);
+            self.look(cache);
         });
     }
 
@@ -437,10 +453,7 @@ impl<B: Objects> Caches<B> {
     fn climb(&self, cache: &ThreadCache, owner: &mut Owner, class: Class, now: Event) -> usize {
         let last = core::mem::replace(&mut owner.last[class.index()], now);
         let rungs = owner.rungs[class.index()] as usize;
-        let capacity = match rungs {
-            0 => 0,
-            held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
-        };
+        let capacity = owner.capacity(class);
         if !sizing::wants_more(class, capacity, last, now) {
             return capacity;
         }

@@ -4,26 +4,26 @@
 //! multiplication tell an object's start from any other address, so an address that was never handed
 //! out is seen before anything is done with it, and nothing behind it is ever read.
 
-use super::Spandrel;
 use super::building::{
-    give_found, give_slow, pages, resize_large, take_large, take_large_zeroed, take_slow,
+    BUILDING, LARGEST_RUN, give_found, give_object, give_slow_bare, pages, resize_run, take_large,
+    take_large_zeroed, take_slow,
 };
+use super::{Spandrel, observed};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
-use crate::base::units::{GRANULE, MAX_ORDER};
 use crate::cache::slot;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 /// A block as the page map knows it.
-enum Block {
+pub(super) enum Block {
     Object(Class),
     /// A large block or a mapping of its own, and its bytes.
     Large(Use, usize),
 }
 
 /// The block that starts at `addr`, if one does.
-fn block_at(addr: usize) -> Option<Block> {
+pub(super) fn block_at(addr: usize) -> Option<Block> {
     if let Some(word) = pages().object_at(addr) {
         return Some(Block::Object(Class::from_word(word)));
     }
@@ -48,7 +48,7 @@ pub fn alloc(size: usize) -> *mut u8 {
 #[inline(never)]
 pub fn alloc_slow(size: usize) -> *mut u8 {
     match Class::of_c(size) {
-        Some(class) => take_slow(class),
+        Some(class) => take_slow(size, observed::c_align(size), class),
         None => take_large(size, 1),
     }
 }
@@ -93,7 +93,7 @@ pub unsafe fn free(at: *mut u8) {
     // SAFETY: the bin is the running thread's own, or pinned; the caller gives the object up.
     if !unsafe { slot::current().bin_of_word(word).push_once(at) } {
         // SAFETY: as above.
-        unsafe { give_slow(at, Class::from_word(word)) };
+        unsafe { give_slow_bare(at, Class::from_word(word)) };
     }
 }
 
@@ -102,9 +102,13 @@ pub unsafe fn free(at: *mut u8) {
 #[inline(never)]
 unsafe fn free_rest(at: *mut u8) {
     let Some(block) = NonNull::new(at) else { return };
+    if BUILDING.mode() != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { observed::give(block, None) };
+    }
     match block_at(at.addr()) {
         // SAFETY: the caller gives up an object of this class.
-        Some(Block::Object(class)) => unsafe { give_slow(at, class) },
+        Some(Block::Object(class)) => unsafe { give_object(at, class) },
         // SAFETY: the caller gives up this block.
         Some(Block::Large(usage, bytes)) => unsafe { give_found(block, usage, bytes) },
         None => pages().not_a_block(at.addr()),
@@ -129,6 +133,10 @@ pub fn usable_size(at: *const u8) -> usize {
 /// # Safety
 /// `at` is a block of the caller's. An address that is none dies by name.
 pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
+    if BUILDING.mode() != 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { observed::resize(at, None, size) };
+    }
     let (old, wanted) = match block_at(at.addr().get()) {
         None => death::no_block(at.addr().get()),
         Some(Block::Object(class)) => {
@@ -140,9 +148,9 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
             (class.size(), size)
         }
         Some(Block::Large(usage, bytes)) => {
-            if usage == Use::Large || bytes > GRANULE << MAX_ORDER {
+            if usage == Use::Large || bytes > LARGEST_RUN {
                 // SAFETY: the caller's block, as the page map knows it.
-                let resized = unsafe { resize_large(at, bytes, size, 1) };
+                let resized = unsafe { resize_run(at, bytes, size, 1) };
                 if let Some(resized) = resized {
                     return resized.as_ptr();
                 }

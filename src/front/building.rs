@@ -3,7 +3,7 @@
 //! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
 //! allocation of the process may come before any constructor has run.
 
-use super::fork;
+use super::{fork, observed};
 use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
@@ -78,18 +78,32 @@ impl Drop for Visit {
     }
 }
 
-/// An object for a thread whose bin is empty, or which has no bins.
+/// An object for a thread whose bin is empty or pinned, or which has no bins. `size` and `align` are for
+/// who watches: the class is theirs.
 #[cold]
 #[inline(never)]
-pub fn take_slow(class: Class) -> *mut u8 {
+pub fn take_slow(size: usize, align: usize, class: Class) -> *mut u8 {
     let visit = Visit::begin(true);
+    if BUILDING.mode() == 0 {
+        return take_visiting(&visit, class);
+    }
+    drop(visit);
+    observed::take(size, align, false)
+}
+
+/// An object, whoever watches.
+pub fn take_object(class: Class) -> *mut u8 {
+    take_visiting(&Visit::begin(true), class)
+}
+
+fn take_visiting(visit: &Visit, class: Class) -> *mut u8 {
     let object = match visit.cache() {
         Some(cache) => BUILDING.refill(cache, class),
         None if visit.aside() => return take_aside(class.size(), 1),
         None => take_one(class),
     };
     if object.is_null() {
-        reclaim(&visit);
+        reclaim(visit);
         return take_one(class);
     }
     object
@@ -118,14 +132,56 @@ fn reclaim(visit: &Visit) {
     BUILDING.below().flush();
 }
 
-/// Takes an object back from a thread whose bin is full, or which has no bins.
+/// Takes an object back from a thread whose bin is full or pinned, or which has no bins.
 ///
 /// # Safety
-/// `object` is of this class and the caller gives it up.
+/// `object` is of this class, which is that of `size` and `align`, and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub unsafe fn give_slow(object: *mut u8, class: Class) {
+pub unsafe fn give_slow(object: *mut u8, size: usize, align: usize, class: Class) {
     let visit = Visit::begin(false);
+    if BUILDING.mode() == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { give_visiting(&visit, object, class) };
+    }
+    drop(visit);
+    if let Some(block) = NonNull::new(object) {
+        // SAFETY: the caller's promise.
+        unsafe { observed::give(block, Some((size, align))) }
+    }
+}
+
+/// The same where the caller knows no size: the class is the page map's.
+///
+/// # Safety
+/// As [`give_slow`].
+#[cold]
+#[inline(never)]
+pub unsafe fn give_slow_bare(object: *mut u8, class: Class) {
+    let visit = Visit::begin(false);
+    if BUILDING.mode() == 0 {
+        // SAFETY: the caller's promise.
+        return unsafe { give_visiting(&visit, object, class) };
+    }
+    drop(visit);
+    if let Some(block) = NonNull::new(object) {
+        // SAFETY: the caller's promise.
+        unsafe { observed::give(block, None) }
+    }
+}
+
+/// Takes an object back, whoever watches.
+///
+/// # Safety
+/// As [`give_slow`].
+pub unsafe fn give_object(object: *mut u8, class: Class) {
+    // SAFETY: the caller's promise.
+    unsafe { give_visiting(&Visit::begin(false), object, class) }
+}
+
+/// # Safety
+/// As [`give_slow`].
+unsafe fn give_visiting(visit: &Visit, object: *mut u8, class: Class) {
     match visit.cache() {
         // SAFETY: the cache is the running thread's, and the object is given up.
         Some(cache) => unsafe { BUILDING.spill(cache, class, object) },
@@ -134,34 +190,51 @@ pub unsafe fn give_slow(object: *mut u8, class: Class) {
     }
 }
 
+/// The longest block that is not a mapping of its own.
+pub const LARGEST_RUN: usize = GRANULE << MAX_ORDER;
+
 /// A block of whole granules or more, or null.
 #[cold]
 #[inline(never)]
 pub fn take_large(size: usize, align: usize) -> *mut u8 {
-    large(size, align, false)
+    let visit = Visit::begin(true);
+    if BUILDING.mode() == 0 {
+        return run_visiting(&visit, size, align, false);
+    }
+    drop(visit);
+    observed::take(size, align, false)
 }
 
 /// The same, all zero.
 #[cold]
 #[inline(never)]
 pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
-    large(size, align, true)
+    let visit = Visit::begin(true);
+    if BUILDING.mode() == 0 {
+        return run_visiting(&visit, size, align, true);
+    }
+    drop(visit);
+    observed::take(size, align, true)
 }
 
-fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
-    let visit = Visit::begin(true);
+/// A block of whole granules or more, whoever watches; if `zero`, all zero.
+pub fn take_run(size: usize, align: usize, zero: bool) -> *mut u8 {
+    run_visiting(&Visit::begin(true), size, align, zero)
+}
+
+fn run_visiting(visit: &Visit, size: usize, align: usize, zero: bool) -> *mut u8 {
     if visit.aside() {
         return take_aside(size, align);
     }
-    if size <= GRANULE << MAX_ORDER && pages().would_grow(granules_for(size)) {
+    if size <= LARGEST_RUN && pages().would_grow(granules_for(size)) {
         // A few objects that wait in caches can keep much memory from being whole.
-        reclaim(&visit);
+        reclaim(visit);
     }
     let block = pages().large_alloc(size, align, zero).or_else(|| {
         // Spans never make room for a mapping, let alone for what no system has.
         match Extent::of(size, align, pages().os().page_size()) {
             Some(Extent::Granules { .. }) => {
-                reclaim(&visit);
+                reclaim(visit);
                 pages().large_alloc(size, align, zero)
             }
             _ => None,
@@ -178,13 +251,31 @@ fn large(size: usize, align: usize, zero: bool) -> *mut u8 {
 /// # Safety
 /// `at` was handed out for `size` and `align` and nobody uses it any more.
 pub unsafe fn give_large(at: NonNull<u8>, size: usize, align: usize) {
+    let visit = Visit::begin(false);
+    if BUILDING.mode() == 0 {
+        if !visit.aside() {
+            // SAFETY: the caller's promise.
+            unsafe { pages().large_free(at, size, align) }
+        }
+        return;
+    }
+    drop(visit);
+    // SAFETY: the caller's promise.
+    unsafe { observed::give(at, Some((size, align))) }
+}
+
+/// The same, whoever watches.
+///
+/// # Safety
+/// As [`give_large`].
+pub unsafe fn give_run(at: NonNull<u8>, size: usize, align: usize) {
     if !Visit::begin(false).aside() {
         // SAFETY: the caller's promise.
         unsafe { pages().large_free(at, size, align) }
     }
 }
 
-/// Takes back what the page map says is a block.
+/// Takes back what the page map says is a block, whoever watches.
 ///
 /// # Safety
 /// Nobody uses the block any more.
@@ -195,11 +286,11 @@ pub unsafe fn give_found(at: NonNull<u8>, usage: Use, bytes: usize) {
     }
 }
 
-/// Resizes a large block without copying it, or changes nothing.
+/// Resizes a large block without copying it, or changes nothing; whoever watches.
 ///
 /// # Safety
 /// As [`PageHeap::large_resize`].
-pub unsafe fn resize_large(
+pub unsafe fn resize_run(
     at: NonNull<u8>,
     old: usize,
     new: usize,

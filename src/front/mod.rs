@@ -9,6 +9,7 @@ pub mod c;
 pub mod config;
 mod fork;
 pub mod map;
+mod observed;
 mod realloc;
 
 use crate::base::classes::Class;
@@ -35,21 +36,21 @@ use core::ptr::NonNull;
 pub struct Spandrel;
 
 #[inline(always)]
-fn take(class: Class) -> *mut u8 {
+fn take(layout: Layout, class: Class) -> *mut u8 {
     // SAFETY: the bin is the running thread's own, or pinned.
     match unsafe { slot::current().bin(class).pop() } {
         Some(object) => object,
-        None => take_slow(class),
+        None => take_slow(layout.size(), layout.align(), class),
     }
 }
 
 #[inline(always)]
-fn give(object: *mut u8, class: Class) {
+fn give(object: *mut u8, layout: Layout, class: Class) {
     // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
     // object of this class.
     if !unsafe { slot::current().bin(class).push(object) } {
         // SAFETY: as above.
-        unsafe { give_slow(object, class) };
+        unsafe { give_slow(object, layout.size(), layout.align(), class) };
     }
 }
 
@@ -59,7 +60,7 @@ unsafe impl GlobalAlloc for Spandrel {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match Class::of(layout.size(), layout.align()) {
-            Some(class) => take(class),
+            Some(class) => take(layout, class),
             None => take_large(layout.size(), layout.align()),
         }
     }
@@ -67,7 +68,7 @@ unsafe impl GlobalAlloc for Spandrel {
     #[inline]
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         match Class::of(layout.size(), layout.align()) {
-            Some(class) => give(at, class),
+            Some(class) => give(at, layout, class),
             // SAFETY: the caller gives up a block it got for this layout.
             None => unsafe { give_large(at, layout) },
         }
@@ -77,7 +78,7 @@ unsafe impl GlobalAlloc for Spandrel {
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         match Class::of(layout.size(), layout.align()) {
             Some(class) => {
-                let at = take(class);
+                let at = take(layout, class);
                 if !at.is_null() {
                     // SAFETY: a fresh object of at least this size.
                     unsafe { at.write_bytes(0, layout.size()) };
@@ -91,7 +92,7 @@ unsafe impl GlobalAlloc for Spandrel {
     #[inline]
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let old = Class::of(layout.size(), layout.align());
-        if old.is_some() && old == Class::of(new_size, layout.align()) {
+        if old.is_some() && old == Class::of(new_size, layout.align()) && BUILDING.mode() == 0 {
             return at;
         }
         // SAFETY: the caller's promises are those of `realloc`.
@@ -129,7 +130,7 @@ unsafe impl GlobalAlloc for Configured {
                 Some(object) => object,
                 None => {
                     config::configure_once(&self.0);
-                    take_slow(class)
+                    take_slow(layout.size(), layout.align(), class)
                 }
             },
             None => {

@@ -1,12 +1,13 @@
 //! `realloc` where the class does not hold: grow or shrink in place, move the pages, or copy.
 
 use super::Spandrel;
-use super::building::resize_large;
+use super::building::{self, BUILDING};
+use super::observed;
 use crate::base::classes::Class;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-/// Changes the size of a block whose old and new size are not of one class.
+/// Changes the size of a block whose old and new size are not of one class, or any while somebody watches.
 ///
 /// # Safety
 /// As `GlobalAlloc::realloc`.
@@ -14,11 +15,17 @@ use core::ptr::{self, NonNull};
 #[inline(never)]
 pub unsafe fn change(at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
     let (size, align) = (layout.size(), layout.align());
+    if BUILDING.mode() != 0
+        && let Some(block) = NonNull::new(at)
+    {
+        // SAFETY: the caller's block was handed out for this layout.
+        return unsafe { observed::resize(block, Some((size, align)), new_size) };
+    }
     if Class::of(size, align).is_none()
         && Class::of(new_size, align).is_none()
         && let Some(block) = NonNull::new(at)
         // SAFETY: the caller's block was handed out for this layout.
-        && let Some(resized) = unsafe { resize_large(block, size, new_size, align) }
+        && let Some(resized) = unsafe { building::resize_run(block, size, new_size, align) }
     {
         return resized.as_ptr();
     }

@@ -183,6 +183,11 @@ mod real {
             false
         }
 
+        fn barrier(&self) -> bool {
+            core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+            self.works()
+        }
+
         fn process(&self) -> u32 {
             1
         }
@@ -371,6 +376,14 @@ mod modelled {
 
         fn is_gone(&self, _: u32) -> bool {
             false
+        }
+
+        fn barrier(&self) -> bool {
+            #[cfg(spandrel_loom)]
+            if crate::base::seed::sees() {
+                loom::sync::atomic::fence(loom::sync::atomic::Ordering::SeqCst);
+            }
+            true
         }
 
         fn process(&self) -> u32 {

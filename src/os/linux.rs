@@ -137,6 +137,36 @@ impl Linux {
     }
 }
 
+/// Maps `bytes` of address space for a table of which little is ever touched, and asks for small pages behind
+/// it. Not counted as the allocator's: almost none of it is memory. Leaves `errno` as it was.
+pub fn aside(bytes: usize) -> Option<NonNull<u8>> {
+    // SAFETY: `__errno_location` returns this thread's errno, which outlives the call.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; an int that only this thread touches.
+    let saved = unsafe { *errno };
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing.
+    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
+    let mapped = (at != libc::MAP_FAILED).then(|| {
+        // SAFETY: mapped above.
+        unsafe { libc::madvise(at, bytes, libc::MADV_NOHUGEPAGE) };
+        at.cast()
+    });
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    NonNull::new(mapped?)
+}
+
+/// Takes such a mapping back.
+///
+/// # Safety
+/// It came from [`aside`] with this length, and nobody uses it any more.
+pub unsafe fn drop_aside(at: NonNull<u8>, bytes: usize) {
+    // SAFETY: the caller's promise. It cannot fail: the whole mapping goes.
+    unsafe { libc::munmap(at.as_ptr().cast(), bytes) };
+}
+
 /// Pages whose residence is asked for at a time: what fits on the stack of a small thread.
 const PAGES_LOOKED_AT: usize = 512;
 
@@ -377,6 +407,23 @@ impl Os for Linux {
     }
 
     #[inline]
+    fn barrier(&self) -> bool {
+        const PRIVATE: libc::c_int = 1 << 3;
+        const REGISTER_PRIVATE: libc::c_int = 1 << 4;
+        // SAFETY: `__errno_location` returns this thread's errno, which outlives the call.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: as above; an int that only this thread touches.
+        let saved = unsafe { *errno };
+        // Registering again is cheap, and a forked child has to.
+        // SAFETY: membarrier takes two numbers and touches no memory.
+        let done = [REGISTER_PRIVATE, PRIVATE]
+            .into_iter()
+            .all(|command| unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } == 0);
+        // SAFETY: as above.
+        unsafe { *errno = saved };
+        done
+    }
+
     fn process(&self) -> u32 {
         super::process::number(self.page_size())
     }

@@ -140,6 +140,10 @@ pub trait Os: Sync {
     /// Whether a thread of this process with that number has ended, for good and all of it.
     fn is_gone(&self, thread: u32) -> bool;
 
+    /// Has every running thread of this process pass a full memory barrier between the call and the
+    /// answer. `false`: the system has no such call, and nothing is promised.
+    fn barrier(&self) -> bool;
+
     /// This process's number: at least 1, and another one in a forked child.
     fn process(&self) -> u32;
 

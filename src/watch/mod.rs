@@ -1,3 +1,18 @@
-//! Watching: what the front tells of each call in observed mode, and who listens.
+//! Who watches the calls of a program, in observed mode only: off, none of this runs.
+//!
+//! The front's slow functions come here with every call of every thread (see [`mode`] and
+//! [`cache::switch`](crate::cache::switch)): [`born`] after an allocation, [`dying`] before a free,
+//! [`resized`] for a block that grew, shrank or moved. Each consumer has a bit of the mode and a module of
+//! its own; `hooks` only hands out. Everything here keeps the rules of the floors: no allocation, no
+//! lock, no waiting.
 
+#[cfg(not(spandrel_model))]
+mod hooks;
+#[cfg(not(spandrel_model))]
+pub mod ledger;
+#[cfg(not(spandrel_model))]
+pub mod mode;
 pub mod stacks;
+
+#[cfg(not(spandrel_model))]
+pub use hooks::{Fate, born, dying, resized};

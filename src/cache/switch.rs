@@ -1,0 +1,137 @@
+//! Observed mode: one word that sends every call of every thread the slow way, or none.
+//!
+//! Off, it is read on slow paths only and costs the fast path nothing. On, the bounds of every bin are
+//! pinned, so each call comes to the front's slow functions, which show it to who watches
+//! (`watch`), and the bins are used all the same, between their base and the end of their rung.
+//!
+//! # The protocol
+//! Who switches on stores the mode, has every thread pass a barrier, and pins the bins of all caches on
+//! the list. An owner stores bounds too, when a bin gets another array or is unpinned; afterwards it
+//! looks at the mode, and pins its bins if that is on. Of a store of a bound and a pin that come
+//! together, either the owner's look sees the mode, or the look was over before the barrier, and then
+//! so was the store: the pin lands on top of it (model M12). The barrier is the system's (`membarrier`),
+//! so the owner's side costs one load; where the system has none, an owner may lose a pin, and sets it
+//! again on its next slow call for that bin.
+//!
+//! Who switches off stores the mode and touches no bin: each is unpinned by its owner, on its next call.
+//! New caches need nothing: their bins have no array, and the first one they get is stored by the owner.
+
+use super::{Caches, Owner, ThreadCache, sizing};
+use crate::base::classes::Class;
+use crate::base::seed::{self, Seed};
+use crate::base::sync::light_fence;
+use crate::os::Os;
+use crate::span::Objects;
+
+/// The mode. What its bits mean is the front's business; none set is off.
+#[derive(Debug)]
+pub(super) struct Switch(
+    #[cfg(not(spandrel_model))] crate::base::sync::AtomicU64,
+    #[cfg(spandrel_model)] crate::base::sync::OnDemand,
+);
+
+impl Switch {
+    const_fn! {
+        pub(super) fn new() -> Self {
+            #[cfg(not(spandrel_model))]
+            return Self(crate::base::sync::AtomicU64::new(0));
+            #[cfg(spandrel_model)]
+            Self(crate::base::sync::OnDemand::new())
+        }
+    }
+
+    #[inline(always)]
+    fn get(&self) -> u64 {
+        #[cfg(not(spandrel_model))]
+        return self.0.load(crate::base::sync::Ordering::Relaxed);
+        #[cfg(spandrel_model)]
+        (self.0.load() as u64)
+    }
+
+    fn change(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+        #[cfg(not(spandrel_model))]
+        {
+            use crate::base::sync::Ordering::Relaxed;
+            self.0.fetch_update(Relaxed, Relaxed, to)
+        }
+        #[cfg(spandrel_model)]
+        {
+            // The models have one thread that switches.
+            let (was, mut to) = (self.get(), to);
+            self.0.store(to(was).ok_or(was)? as usize);
+            Ok(was)
+        }
+    }
+}
+
+impl<B: Objects> Caches<B> {
+    /// The mode; 0 is off.
+    #[inline(always)]
+    pub fn mode(&self) -> u64 {
+        self.switch.get()
+    }
+
+    /// Changes the mode as `to` says, if it does, and answers what it was. It pins nothing: a mode that is
+    /// off is only ever changed to another by [`Caches::switch_on`].
+    pub fn change_mode(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
+        self.switch.change(to)
+    }
+
+    /// Sets bits of the mode, and answers what it was. Every call that a thread begins after that, but
+    /// for what may be left of its bins where the system has no barrier, goes the slow way.
+    pub fn switch_on(&self, bits: u64) -> u64 {
+        if seed::on(Seed::PinsFirst) {
+            self.pin_all();
+        }
+        let was = self.switch.change(|mode| Some(mode | bits)).unwrap_or_else(|mode| mode);
+        // Whatever it answers: see above.
+        self.below.os().barrier();
+        if !seed::on(Seed::PinsFirst) {
+            self.pin_all();
+        }
+        was
+    }
+
+    fn pin_all(&self) {
+        self.registry.iter().for_each(ThreadCache::pin_bounds);
+    }
+
+    /// The owner has stored bounds of its bins, or may have: looks whether they must be pinned.
+    #[inline]
+    pub(super) fn look(&self, cache: &ThreadCache) {
+        if seed::on(Seed::NoLook) {
+            return;
+        }
+        light_fence();
+        if self.mode() != 0 {
+            cache.pin_bounds();
+        }
+    }
+
+    /// The bounds of a bin are its array's, whatever they were.
+    pub(super) fn unpin(&self, cache: &ThreadCache, owner: &Owner, class: Class) {
+        let bin = cache.bin(class);
+        if bin.is_pinned() {
+            // SAFETY: only the owner has its record; the rung is the one the array is of.
+            unsafe { bin.unpin(owner.capacity(class)) };
+        }
+    }
+}
+
+impl ThreadCache {
+    fn pin_bounds(&self) {
+        for bin in &self.bins {
+            bin.pin_bounds();
+        }
+    }
+}
+
+impl Owner {
+    /// Slots of a bin's array; 0 for a bin without one.
+    pub(super) fn capacity(&self, class: Class) -> usize {
+        match self.rungs[class.index()] as usize {
+            0 => 0,
+            held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
+        }
+    }
+}
