@@ -3,8 +3,12 @@
 
 #[cfg(not(spandrel_model))]
 pub mod map;
+#[cfg(not(spandrel_model))]
+pub mod modules;
 pub mod series;
 pub mod snapshot;
+#[cfg(all(feature = "symbols", not(spandrel_model)))]
+pub mod symbols;
 pub mod text;
 
 #[cfg(feature = "prometheus")]
