@@ -76,8 +76,14 @@ pub use front::map::write_map;
 pub use front::{Configured, Spandrel, flush_current_thread, purge, stats};
 #[cfg(feature = "prometheus")]
 pub use observe::Prometheus;
+#[cfg(not(spandrel_model))]
+pub use observe::leaks::{Leaks, NotWatched, leaks, watch_leaks};
+#[cfg(not(spandrel_model))]
+pub use observe::profile;
 #[cfg(feature = "metrics")]
 pub use observe::publish;
+#[cfg(not(spandrel_model))]
+pub use observe::tags::{Entered, Tag, TagStats, Tagged, count_tags, tag, tags};
 pub use observe::{ClassStats, Floors, Stats};
 pub use page::Limits;
 

@@ -16,6 +16,7 @@
 //! service binaries and runs them in turn.
 
 pub mod corpus;
+pub mod heap;
 pub mod load;
 pub mod metrics;
 pub mod report;

@@ -1,4 +1,4 @@
-//! The service: four routes over the [`Store`], heavy work handed to a rayon pool, and `/metrics`.
+//! The service: four routes over the [`Store`], heavy work handed to a rayon pool, `/metrics` and `/debug/pprof/heap`.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::{
+    heap,
     store::{Absent, Document, Store},
     text::{self, CountSummary},
 };
@@ -80,6 +81,7 @@ impl Service {
             .route("/search", get(search))
             .route("/count", post(count))
             .route("/metrics", get(crate::metrics::metrics))
+            .route("/debug/pprof/heap", get(heap::read).post(heap::start).delete(heap::stop))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self.clone())
     }

@@ -67,6 +67,9 @@ pub struct Config {
     /// Milliseconds between the end of all work and the last look at memory
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=600_000))]
     pub settle_ms: u64,
+    /// Profile Spandrel's heap from the start, with a sample every so many bytes
+    #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "524288", value_parser = clap::value_parser!(u32).range(1..))]
+    pub heap_profile: Option<u32>,
     /// Seconds after which the load gives up
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: u64,
@@ -97,6 +100,9 @@ pub fn serve_and_load(
     snapshot: fn() -> Option<String>,
     say: impl Fn(&Line) -> Result<()> + Send + Sync + 'static,
 ) -> Result<RunResult> {
+    if let Some(interval) = config.heap_profile {
+        spandrel::profile::start(interval as usize)?;
+    }
     let threads = NonZeroUsize::new(usize::from(config.threads)).context("0 threads")?;
     let say = Arc::new(say);
     let corpus = Arc::new(Corpus::load()?);

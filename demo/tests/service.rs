@@ -200,3 +200,42 @@ async fn metrics_in_four_forms() {
     let (status, _) = get("/metrics?format=xml").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
+
+/// A profile is started, fetched as pprof reads it and as a picture, and stopped, while the service serves.
+#[tokio::test]
+async fn a_heap_profile() {
+    let service = Service::new(1024, NonZeroUsize::new(2).unwrap()).unwrap();
+    let router = service.router();
+    let ask = |method: Method, uri: &'static str, body: &'static str| {
+        let request = Request::builder().method(method).uri(uri).body(Body::from(body)).unwrap();
+        let router = router.clone();
+        async move {
+            let answer = router.oneshot(request).await.unwrap();
+            let status = answer.status();
+            (status, answer.into_body().collect().await.unwrap().to_bytes())
+        }
+    };
+    let heap = "/debug/pprof/heap";
+    let (status, why) = ask(Method::GET, heap, "").await;
+    assert_eq!(
+        (status, &why[..]),
+        (StatusCode::NOT_FOUND, &b"no heap profile: POST to this address starts one"[..])
+    );
+    assert_eq!(
+        ask(Method::POST, "/debug/pprof/heap?interval=1", "").await.0,
+        StatusCode::NO_CONTENT
+    );
+    let text = "one two three\n\ntwo three\n\nthree";
+    assert_eq!(ask(Method::POST, "/count", text).await.0, StatusCode::OK);
+    let (status, gzip) = ask(Method::GET, heap, "").await;
+    assert_eq!((status, &gzip[..2]), (StatusCode::OK, &[0x1f, 0x8b][..]));
+    assert_eq!(ask(Method::DELETE, heap, "").await.0, StatusCode::NO_CONTENT);
+    // What was sampled can still be fetched.
+    let (status, svg) = ask(Method::GET, "/debug/pprof/heap?format=svg&figure=allocated", "").await;
+    let svg = String::from_utf8(svg.to_vec()).unwrap();
+    assert!(status == StatusCode::OK && svg.contains("demo::service"), "{svg}");
+    assert_eq!(
+        ask(Method::GET, "/debug/pprof/heap?format=pdf", "").await.0,
+        StatusCode::BAD_REQUEST
+    );
+}

@@ -141,11 +141,12 @@ impl Bin {
     /// # Safety
     /// The calling thread owns the bin's cache.
     pub(super) unsafe fn pop_any(&self) -> Option<*mut u8> {
-        if self.is_empty() {
+        let top = self.top.load(Relaxed);
+        if top == self.base.load(Relaxed) {
             return None;
         }
         // SAFETY: the slot below `top` holds an object.
-        let object = unsafe { *self.top.load(Relaxed).sub(1) };
+        let object = unsafe { *top.sub(1) };
         self.step(-1);
         Some(object)
     }

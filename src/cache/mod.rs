@@ -4,6 +4,7 @@
 //! file is what happens when a bin runs empty or full; [`registry`] keeps the caches of all threads;
 //! [`slot`] ties one to the running thread; [`switch`] sends every call of all of them the slow way.
 
+pub mod beside;
 pub mod bin;
 mod journal;
 pub mod registry;
@@ -43,6 +44,7 @@ pub struct ThreadCache {
     thread: AtomicU32,
     journal: Journal,
     counters: Counters,
+    beside: beside::Beside,
 }
 
 // SAFETY: the bins' pointers and `owner` are touched by the owner alone, which changes hands through
@@ -135,6 +137,7 @@ impl ThreadCache {
                     spilled: AtomicU64::new(0),
                     sweeps: AtomicU64::new(0),
                 },
+                beside: beside::Beside::new(),
             }
         }
     }
@@ -160,6 +163,12 @@ impl ThreadCache {
     pub fn bin_of_word(&self, word: usize) -> &Bin {
         // SAFETY: the word of a span is its class's offset plus one bin.
         unsafe { &*self.bins.as_ptr().byte_add(word).sub(1) }
+    }
+
+    /// What those who watch keep with its thread.
+    #[inline(always)]
+    pub fn beside(&self) -> &beside::Beside {
+        &self.beside
     }
 
     /// Objects its bin of a class holds, for reports: exact while its owner rests, and never more
@@ -307,6 +316,7 @@ impl<B: Objects> Caches<B> {
             }
         };
         cache.set_owner(process, thread);
+        cache.beside.reset();
         cache.with_owner(|owner| {
             *owner = Owner {
                 rungs: [0; CLASSES],
@@ -341,6 +351,13 @@ impl<B: Objects> Caches<B> {
             }
         }
         None
+    }
+
+    /// Where each cache lies with its arrays, and how many bytes that is.
+    #[cfg(not(spandrel_model))]
+    pub fn each_record(&self, mut see: impl FnMut(usize, usize)) {
+        let bytes = metadata_bytes::<Mapped>(self.below.os().page_size());
+        self.registry.iter().for_each(|cache| see(ptr::from_ref(cache).addr(), bytes));
     }
 
     /// A thread is done with its cache for good: what it holds goes below, the next thread may have

@@ -118,6 +118,36 @@ impl<B: Objects> Caches<B> {
     }
 }
 
+#[cfg(not(spandrel_model))]
+impl ThreadCache {
+    /// Takes the hottest object of a bin, whatever its bounds say; the rest is [`Caches::refill`]'s.
+    ///
+    /// # Safety
+    /// The calling thread owns the cache, or it is a pinned one.
+    #[inline(always)]
+    pub unsafe fn pop_pinned(&self, class: Class) -> Option<*mut u8> {
+        // SAFETY: the caller's promise.
+        unsafe { self.bin(class).pop_any() }
+    }
+
+    /// Keeps an object, whatever the bin's bounds say, if its array has room; the rest is
+    /// [`Caches::spill`]'s.
+    ///
+    /// # Safety
+    /// The calling thread owns the cache, or it is a pinned one; `object` is a free object of this class.
+    #[inline(always)]
+    pub unsafe fn push_pinned(&self, class: Class, object: *mut u8) -> bool {
+        let bin = self.bin(class);
+        // A pinned cache is nobody's.
+        let room = bin.top() != 0 && self.with_owner(|owner| bin.len() < owner.capacity(class));
+        if room {
+            // SAFETY: there is room.
+            unsafe { bin.push_any(object) };
+        }
+        room
+    }
+}
+
 impl ThreadCache {
     fn pin_bounds(&self) {
         for bin in &self.bins {

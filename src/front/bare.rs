@@ -8,7 +8,7 @@ use super::building::{
     BUILDING, LARGEST_RUN, give_found, give_object, give_slow_bare, pages, resize_run, take_large,
     take_large_zeroed, take_slow,
 };
-use super::{Spandrel, observed};
+use super::{Spandrel, observed, sampled};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
 use crate::cache::slot;
@@ -133,7 +133,9 @@ pub fn usable_size(at: *const u8) -> usize {
 /// # Safety
 /// `at` is a block of the caller's. An address that is none dies by name.
 pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
-    if BUILDING.mode() != 0 {
+    if BUILDING.mode() != 0
+        && !(sampled::may_stay() && pages().object_at(at.addr().get()).is_some())
+    {
         // SAFETY: the caller's promise.
         return unsafe { observed::resize(at, None, size) };
     }

@@ -3,7 +3,7 @@
 //! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
 //! allocation of the process may come before any constructor has run.
 
-use super::{fork, observed};
+use super::{fork, observed, sampled};
 use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
@@ -83,6 +83,18 @@ impl Drop for Visit {
 #[cold]
 #[inline(never)]
 pub fn take_slow(size: usize, align: usize, class: Class) -> *mut u8 {
+    if sampled::alone()
+        && let Some(object) = sampled::take(size, class)
+    {
+        return object;
+    }
+    take_long(size, align, class)
+}
+
+// A function of its own, so that the short way needs no frame.
+#[cold]
+#[inline(never)]
+fn take_long(size: usize, align: usize, class: Class) -> *mut u8 {
     let visit = Visit::begin(true);
     if BUILDING.mode() == 0 {
         return take_visiting(&visit, class);
@@ -139,6 +151,18 @@ fn reclaim(visit: &Visit) {
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow(object: *mut u8, size: usize, align: usize, class: Class) {
+    // SAFETY: the caller's promise.
+    if sampled::alone() && unsafe { sampled::give(object, class) } {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { give_long(object, size, align, class) }
+}
+
+// As `take_long`.
+#[cold]
+#[inline(never)]
+unsafe fn give_long(object: *mut u8, size: usize, align: usize, class: Class) {
     let visit = Visit::begin(false);
     if BUILDING.mode() == 0 {
         // SAFETY: the caller's promise.
@@ -158,6 +182,18 @@ pub unsafe fn give_slow(object: *mut u8, size: usize, align: usize, class: Class
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow_bare(object: *mut u8, class: Class) {
+    // SAFETY: the caller's promise.
+    if sampled::alone() && unsafe { sampled::give(object, class) } {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { give_long_bare(object, class) }
+}
+
+// As `take_long`.
+#[cold]
+#[inline(never)]
+unsafe fn give_long_bare(object: *mut u8, class: Class) {
     let visit = Visit::begin(false);
     if BUILDING.mode() == 0 {
         // SAFETY: the caller's promise.

@@ -11,6 +11,7 @@ mod fork;
 pub mod map;
 mod observed;
 mod realloc;
+mod sampled;
 
 use crate::base::classes::Class;
 use crate::base::options::Options;
@@ -92,7 +93,7 @@ unsafe impl GlobalAlloc for Spandrel {
     #[inline]
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let old = Class::of(layout.size(), layout.align());
-        if old.is_some() && old == Class::of(new_size, layout.align()) && BUILDING.mode() == 0 {
+        if old.is_some() && old == Class::of(new_size, layout.align()) && sampled::may_stay() {
             return at;
         }
         // SAFETY: the caller's promises are those of `realloc`.

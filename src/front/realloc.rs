@@ -2,7 +2,7 @@
 
 use super::Spandrel;
 use super::building::{self, BUILDING};
-use super::observed;
+use super::{observed, sampled};
 use crate::base::classes::Class;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -15,7 +15,10 @@ use core::ptr::{self, NonNull};
 #[inline(never)]
 pub unsafe fn change(at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
     let (size, align) = (layout.size(), layout.align());
+    let moves = Class::of(size, align).is_some() || Class::of(new_size, align).is_some();
+    // What moves is shown to the profile as what it is: an allocation and a free.
     if BUILDING.mode() != 0
+        && !(moves && sampled::may_stay())
         && let Some(block) = NonNull::new(at)
     {
         // SAFETY: the caller's block was handed out for this layout.

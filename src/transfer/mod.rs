@@ -130,6 +130,11 @@ impl<B: Objects> Transfer<B> {
         }
     }
 
+    /// Where the nodes lie, and how many bytes they have.
+    pub fn each_record(&self, see: impl FnMut(usize, usize)) {
+        self.nodes.each_record(see);
+    }
+
     /// Fills `out` from the nodes that wait.
     fn take_waiting(&self, class: Class, out: &mut [*mut u8]) -> usize {
         let shelf = &self.shelves[class.index()];

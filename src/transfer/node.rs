@@ -107,6 +107,15 @@ impl Nodes {
         Batch { node: self.node(id), id }
     }
 
+    /// Where the nodes lie, and how many bytes they have.
+    pub fn each_record(&self, mut see: impl FnMut(usize, usize)) {
+        for chunk in self.chunks.iter().map(|chunk| chunk.load(Acquire)) {
+            if !chunk.is_null() {
+                see(chunk.addr(), core::mem::size_of::<Chunk>());
+            }
+        }
+    }
+
     /// A node nobody has used; `None` when the system has no memory or all names are out.
     #[cold]
     pub fn make(&self, os: &impl Os) -> Option<Batch<'_>> {

@@ -1,6 +1,6 @@
 //! What the front calls, handed out to the consumers whose bit is set.
 
-use super::{ledger, mode, stacks};
+use super::{ledger, mode, sample, stacks, tags};
 use core::ptr::NonNull;
 
 /// What becomes of a block that the program frees.
@@ -16,6 +16,9 @@ pub enum Fate {
 /// A block was handed out for `size` bytes at `align`.
 pub fn born(at: NonNull<u8>, size: usize, align: usize) {
     let mode = mode::get();
+    if mode & mode::PROFILE != 0 {
+        sample::see(at.addr().get(), size);
+    }
     if mode & mode::LEDGER != 0 {
         enter(mode, at, size, align);
     }
@@ -25,6 +28,9 @@ pub fn born(at: NonNull<u8>, size: usize, align: usize) {
 pub fn dying(at: NonNull<u8>, layout: Option<(usize, usize)>) -> Fate {
     let mode = mode::get();
     let _ = layout;
+    if mode & mode::PROFILE != 0 {
+        sample::gone(at.addr().get());
+    }
     if mode & mode::LEDGER != 0 {
         strike(mode, at);
     }
@@ -42,8 +48,14 @@ pub fn resized(
 ) -> Fate {
     let mode = mode::get();
     let _ = old_size;
+    if mode & mode::PROFILE != 0 {
+        sample::gone(old_at.addr().get());
+        sample::see(new_at.addr().get(), new_size);
+    }
     if mode & mode::LEDGER != 0 {
-        if old_at != new_at {
+        if old_at == new_at {
+            restrike(old_at);
+        } else {
             strike(mode, old_at);
         }
         enter(mode, new_at, new_size, align);
@@ -60,14 +72,36 @@ fn stack(mode: u64) -> u32 {
 
 fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize) {
     if let Some(block) = ledger::find(at.addr().get()) {
+        let tag = if mode & mode::TAGS != 0 { tags::current() } else { 0 };
         // Without room for a record the block is served all the same.
-        block.born(size, align, 0, stack(mode));
+        if block.born(size, align, tag, stack(mode)) && tag != 0 {
+            tags::born(tag, size);
+        }
     }
 }
 
 fn strike(mode: u64, at: NonNull<u8>) {
     if let Some(block) = ledger::find(at.addr().get()) {
+        let known = block.live();
         // That it is freed twice is the checker's business.
-        let _ = block.died(if mode & mode::CHECK_STACKS != 0 { stack(mode) } else { 0 });
+        let stack = if mode & mode::CHECK_STACKS != 0 { stack(mode) } else { 0 };
+        if block.died(stack).is_ok()
+            && let Some(entry) = known
+        {
+            tags::died(&entry);
+        }
     }
+}
+
+/// A block that stays where it is begins anew: only whom it was put down to changes.
+fn restrike(at: NonNull<u8>) {
+    if let Some(entry) = ledger::find(at.addr().get()).and_then(|block| block.live()) {
+        tags::died(&entry);
+    }
+}
+
+/// Where the records of all who watch lie, and how many bytes they may have.
+pub fn each_record(mut see: impl FnMut(usize, usize)) {
+    ledger::each_record(&mut see);
+    sample::each_record(&mut see);
 }

@@ -82,6 +82,7 @@ static NOW: AtomicU32 = AtomicU32::new(0);
 /// What was known of blocks does not count any more.
 pub(super) fn begin() {
     NOW.fetch_add(1, Relaxed);
+    super::tags::begin();
 }
 
 fn epoch() -> u64 {
@@ -221,6 +222,11 @@ impl Block {
         })
     }
 
+    /// The same, if the program has it.
+    pub fn live(&self) -> Option<Entry> {
+        self.entry().filter(|entry| entry.life == Life::Live)
+    }
+
     /// The program has it now. `false`: there is no room for its record.
     pub fn born(&self, size: usize, align: usize, tag: u16, stack: u32) -> bool {
         let Some(record) = self.place_made() else { return false };
@@ -294,6 +300,32 @@ pub fn each_live(mut see: impl FnMut(Block, Entry)) {
         let mut index = 0;
         while index < GRANULES_PER_WINDOW {
             index += each_of(window, Granule(index as u32), &mut each);
+        }
+    }
+}
+
+/// Every place for a block of which nothing is known: it is free, or was allocated before the ledger was
+/// begun. As [`each_live`].
+pub fn each_unknown(mut see: impl FnMut(Block)) {
+    let mut each = |block: Block| {
+        if block.entry().is_none() {
+            see(block);
+        }
+    };
+    for number in 0..WINDOWS {
+        let Some(window) = pages().find(number << WINDOW_SHIFT) else { continue };
+        let mut index = 0;
+        while index < GRANULES_PER_WINDOW {
+            index += each_of(window, Granule(index as u32), &mut each);
+        }
+    }
+}
+
+/// Where the records lie, and how many bytes they may have.
+pub(super) fn each_record(mut see: impl FnMut(usize, usize)) {
+    for shadow in SHADOWS.iter().map(|shadow| shadow.load(Relaxed)) {
+        if !shadow.is_null() {
+            see(shadow.addr(), SHADOW);
         }
     }
 }

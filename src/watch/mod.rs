@@ -12,7 +12,11 @@ mod hooks;
 pub mod ledger;
 #[cfg(not(spandrel_model))]
 pub mod mode;
+#[cfg(not(spandrel_model))]
+pub mod sample;
 pub mod stacks;
+#[cfg(not(spandrel_model))]
+pub mod tags;
 
 #[cfg(not(spandrel_model))]
-pub use hooks::{Fate, born, dying, resized};
+pub use hooks::{Fate, born, dying, each_record, resized};

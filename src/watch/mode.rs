@@ -29,6 +29,9 @@ pub const LEDGER: u64 = 1 << 30;
 /// Every bin is pinned. Follows from the others; alone it means that odd blocks are left.
 const PINNED: u64 = 1 << 31;
 
+/// The mode in which nobody watches but the heap profile.
+pub const PROFILE_ALONE: u64 = PROFILE | PINNED;
+
 /// Consumers that need the ledger.
 const KEEPS_LEDGER: u64 = CHECK | CHECK_STACKS | LEAKS | TAGS | GUARD;
 /// One odd block.
