@@ -5,6 +5,7 @@
 use super::profile::{Blocks, Place, Profile};
 use super::stack_names::{self, Call};
 use super::symbols::Symbols;
+use crate::watch::sample::Quiet;
 use prost::Message;
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -56,6 +57,7 @@ impl Profile {
     /// The profile for `pprof` and all that reads its format: protobuf, compressed with gzip. Names are looked
     /// up now; where there are none, pprof can find them later by the modules' build ids.
     pub fn pprof(&self) -> Vec<u8> {
+        let _own = Quiet::begin();
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         let written = gzip.write_all(&self.message(&Symbols::new()).encode_to_vec());
         // A vector takes all it is given.
@@ -118,6 +120,7 @@ impl Profile {
 
     /// One line a stack, outermost function first, and a figure: what flame graph tools read.
     pub fn folded(&self, figure: Figure) -> Vec<String> {
+        let _own = Quiet::begin();
         let symbols = Symbols::new();
         let mut lines = Vec::with_capacity(self.places.len());
         for place in &self.places {
@@ -147,6 +150,7 @@ impl Profile {
     /// # Errors
     /// Those of `out`; and that there is nothing to draw.
     pub fn flame_graph(&self, figure: Figure, out: impl Write) -> io::Result<()> {
+        let _own = Quiet::begin();
         let lines = self.folded(figure);
         if lines.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the profile holds no sample"));

@@ -73,6 +73,7 @@ pub fn is_on() -> bool {
 
 /// The profile so far, or as it was when it was stopped. Stops no thread.
 pub fn snapshot() -> Profile {
+    let _own = sample::Quiet::begin();
     let mut places = Vec::with_capacity(1 << 10);
     sample::each_site(|site| {
         let tag = tags::name(site.tag);

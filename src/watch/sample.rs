@@ -19,6 +19,7 @@ use crate::cache::beside::Beside;
 use crate::cache::{ThreadCache, slot};
 use crate::os::linux::Linux;
 use crate::os::{Os, Zeroed};
+use core::marker::PhantomData;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
@@ -165,6 +166,39 @@ pub fn see(at: usize, size: usize) {
     let thread = slot::existing().map_or(&NOBODY, ThreadCache::beside);
     if due(thread, size) {
         met(thread, at, size);
+    }
+}
+
+/// While this lives, what the running thread allocates is not sampled: it is the report's own.
+#[derive(Debug)]
+pub struct Quiet {
+    left: i64,
+    /// A thread's own.
+    here: PhantomData<*const ()>,
+}
+
+impl Quiet {
+    /// From here on.
+    pub fn begin() -> Self {
+        let left = slot::existing().map_or(0, |cache| {
+            let thread = cache.beside();
+            let left = if thread.run.swap(RUN.load(Relaxed), Relaxed) == RUN.load(Relaxed) {
+                thread.left.load(Relaxed)
+            } else {
+                distance(INTERVAL_NOW.load(Relaxed))
+            };
+            thread.left.store(i64::MAX, Relaxed);
+            left
+        });
+        Self { left, here: PhantomData }
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        if let Some(cache) = slot::existing() {
+            cache.beside().left.store(self.left, Relaxed);
+        }
     }
 }
 
