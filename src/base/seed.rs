@@ -95,6 +95,12 @@ pub enum Seed {
     StackFoundRelaxed,
     /// M11: a stack takes a slot by a store where a compare-and-swap must decide.
     StackByStore,
+    /// M14: units of a trace are claimed by a load and a store where a compare-and-swap must decide.
+    ClaimUnitsByStore,
+    /// M14: a record is counted before it is written.
+    CountFirst,
+    /// M14: a record is counted without releasing it.
+    CountRelaxed,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
     /// M12: the owner of a cache stores a bound and does not look at the mode afterwards.

@@ -2,6 +2,7 @@
 //! handler included. Nothing here allocates, and `errno` stays as it was.
 
 use core::ffi::c_int;
+use core::ptr::{self, NonNull};
 
 /// The longest path the kernel takes, with the zero at its end.
 pub const PATH_MAX: usize = libc::PATH_MAX as usize;
@@ -120,6 +121,20 @@ impl File {
         Ok((Self::with(&path, libc::O_CREAT | libc::O_TRUNC)?, true))
     }
 
+    /// As [`File::claim`], for a file that is written at places, and begins empty.
+    ///
+    /// # Errors
+    /// As [`File::append`].
+    pub fn claim_anew(
+        path: &Path,
+        owner: impl Fn(&[u8]) -> Option<u32>,
+    ) -> Result<(Self, bool), c_int> {
+        let (claimed, numbered) = Self::claim(path, owner)?;
+        drop(claimed);
+        let path = if numbered { path.numbered(pid()).ok_or(libc::ENAMETOOLONG)? } else { *path };
+        Ok((Self::with(&path, libc::O_TRUNC)?, numbered))
+    }
+
     /// The descriptor.
     pub fn descriptor(&self) -> c_int {
         self.0
@@ -213,6 +228,31 @@ impl File {
                 self.write_at(at + offset as u64, part)
             })
         })
+    }
+
+    /// Maps a part of it, whole pages, for reading and writing: what is written there is in the file.
+    pub fn map_shared(&self, at: u64, bytes: usize) -> Option<NonNull<u8>> {
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let mapped = quietly(|| unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                self.0,
+                at as libc::off_t,
+            )
+        });
+        if mapped == libc::MAP_FAILED { None } else { NonNull::new(mapped.cast()) }
+    }
+
+    /// Takes a mapping away again; the file stays.
+    ///
+    /// # Safety
+    /// [`File::map_shared`] answered it, and nobody uses it any more.
+    pub unsafe fn unmap(at: NonNull<u8>, bytes: usize) {
+        // SAFETY: the caller's promise.
+        quietly(|| unsafe { libc::munmap(at.as_ptr().cast(), bytes) });
     }
 
     /// Lets go of the handle and leaves the file open for good.

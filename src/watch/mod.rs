@@ -17,6 +17,7 @@ pub mod sample;
 pub mod stacks;
 #[cfg(not(spandrel_model))]
 pub mod tags;
+pub mod trace;
 
 #[cfg(not(spandrel_model))]
 pub use hooks::{Fate, born, dying, each_record, resized};

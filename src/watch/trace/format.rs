@@ -35,7 +35,7 @@ pub const LOST_AT: usize = 56;
 /// Where, in a chunk, the count of its written bytes lies, sealed.
 pub const USED_AT: usize = 40;
 /// The most frames of a stack that are kept.
-pub const FRAMES_MOST: usize = 64;
+pub const FRAMES_MOST: usize = 96;
 /// No record is longer.
 pub const RECORD_MOST: usize = 32 + 10 * (FRAMES_MOST + 4);
 
