@@ -17,6 +17,7 @@ mod elf;
 mod library;
 mod map;
 mod measure;
+mod names;
 mod program;
 mod run;
 mod trace;

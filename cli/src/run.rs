@@ -25,6 +25,10 @@ pub struct Arguments {
     /// Add a snapshot to the map this often, as in `500ms`, `10s`; at the first slow call after that.
     #[arg(long, value_name = "TIME", requires = "map")]
     map_every: Option<String>,
+    /// Record every allocation and every free in FILE, for `spandrel trace`: thread, time, size, address and
+    /// stack. Processes that it starts record in FILE.PID.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     /// Use this library instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
@@ -84,6 +88,9 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
             return Err(Refusal::new(crate::FAILED, message).into());
         }
         wishes.push(format!("map-every={every}").into());
+    }
+    if let Some(file) = &arguments.trace {
+        wishes.push(named("trace", fresh("trace", file)?)?);
     }
     if wishes.is_empty() {
         return Ok(None);

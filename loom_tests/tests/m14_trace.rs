@@ -98,11 +98,8 @@ static CLAIM: Model<File, u32, u32> = Model {
     outcome: |file, firsts| {
         // Units that each role claims.
         let lengths = [1, 2, 1, 2];
-        let mut taken: Vec<u32> = firsts
-            .iter()
-            .zip(lengths)
-            .flat_map(|(&first, length)| first..first + length)
-            .collect();
+        let mut taken: Vec<u32> =
+            firsts.iter().zip(lengths).flat_map(|(&first, length)| first..first + length).collect();
         taken.sort_unstable();
         let all = unseal(file.claimed.load(Relaxed)).expect("a count");
         assert_eq!(taken, (1..all).collect::<Vec<_>>(), "units claimed twice or by nobody");

@@ -65,6 +65,7 @@ pub struct Options {
     pub(crate) stats: Option<bool>,
     pub(crate) map: Option<bool>,
     pub(crate) map_every: Option<Duration>,
+    pub(crate) trace: Option<bool>,
 }
 
 impl Options {
@@ -79,6 +80,7 @@ impl Options {
             stats: None,
             map: None,
             map_every: None,
+            trace: None,
         }
     }
 
@@ -165,6 +167,7 @@ impl Options {
             | u32::from(self.background.is_some()) << 5
             | u32::from(self.map.is_some()) << 16
             | u32::from(self.map_every.is_some()) << 17
+            | u32::from(self.trace.is_some()) << 18
     }
 
     /// These wishes but for the options in `named`.
@@ -179,6 +182,7 @@ impl Options {
         self.background = self.background.filter(|_| named & 32 == 0);
         self.map = self.map.filter(|_| named & 1 << 16 == 0);
         self.map_every = self.map_every.filter(|_| named & 1 << 17 == 0);
+        self.trace = self.trace.filter(|_| named & 1 << 18 == 0);
         self
     }
 }
@@ -191,7 +195,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 8] = [
+static KEYS: [Key; 9] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -274,6 +278,18 @@ static KEYS: [Key; 8] = [
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), at least 1ms",
         set: |options, value| {
             options.map_every = Some(time(value).filter(|time| !time.is_zero())?);
+            Some(())
+        },
+    },
+    Key {
+        name: "trace",
+        allowed: "off, or the absolute path of a file",
+        set: |options, value| {
+            options.trace = Some(match value {
+                [b'/', ..] => true,
+                b"off" => false,
+                _ => return None,
+            });
             Some(())
         },
     },
@@ -446,7 +462,7 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats, map, map-every",
+                 background, hugepages, stats, map, map-every, trace",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",
             ]

@@ -5,7 +5,7 @@
 //! meanwhile goes on with what is known, nobody waits.
 
 use super::building::pages;
-use super::map;
+use super::{map, trace};
 use crate::background;
 use crate::base::options::{Options, VARIABLE};
 use crate::base::sync::AtomicU32;
@@ -175,6 +175,11 @@ fn read_environment() {
             && let Some(path) = Options::path(text, "map")
         {
             map::begin(path, options.map_every);
+        }
+        if options.trace == Some(true)
+            && let Some(path) = Options::path(text, "trace")
+        {
+            trace::start(path);
         }
     }
     // SAFETY: as above.

@@ -12,6 +12,7 @@ pub mod map;
 mod observed;
 mod realloc;
 mod sampled;
+mod trace;
 
 use crate::base::classes::Class;
 use crate::base::options::Options;

@@ -1,6 +1,6 @@
 //! What the front calls, handed out to the consumers whose bit is set.
 
-use super::{ledger, mode, sample, stacks, tags};
+use super::{ledger, mode, sample, stacks, tags, trace};
 use core::ptr::NonNull;
 
 /// What becomes of a block that the program frees.
@@ -22,12 +22,19 @@ pub fn born(at: NonNull<u8>, size: usize, align: usize) {
     if mode & mode::LEDGER != 0 {
         enter(mode, at, size, align);
     }
+    if mode & mode::TRACE != 0 {
+        trace::born(at, size, align);
+    }
 }
 
 /// A block is about to be freed. Where the call said so, its size and alignment.
 pub fn dying(at: NonNull<u8>, layout: Option<(usize, usize)>) -> Fate {
     let mode = mode::get();
     let _ = layout;
+    // First, so that what dies of this free has been recorded.
+    if mode & mode::TRACE != 0 {
+        trace::dying(at);
+    }
     if mode & mode::PROFILE != 0 {
         sample::gone(at.addr().get());
     }
@@ -48,6 +55,9 @@ pub fn resized(
 ) -> Fate {
     let mode = mode::get();
     let _ = old_size;
+    if mode & mode::TRACE != 0 {
+        trace::resized(old_at, new_at, new_size);
+    }
     if mode & mode::PROFILE != 0 {
         sample::gone(old_at.addr().get());
         sample::see(new_at.addr().get(), new_size);

@@ -1,7 +1,6 @@
 //! The free that went twice.
 
 use super::file::{Event, Trace, What};
-use super::places::Places;
 use crate::written::quietly;
 use anyhow::Result;
 use std::collections::HashMap;
@@ -49,7 +48,7 @@ pub fn find(trace: &Trace) -> Vec<Double> {
 
 /// Says what was found.
 pub fn report(trace: &Trace, found: &[Double], out: &mut impl Write) -> Result<()> {
-    let places = Places::of(trace);
+    let names = trace.names();
     quietly((|| {
         if found.is_empty() {
             writeln!(out, "no block was freed twice")?;
@@ -72,7 +71,7 @@ pub fn report(trace: &Trace, found: &[Double], out: &mut impl Write) -> Result<(
                     "  {what:11} {:13.9} s  thread {}  {}",
                     event.time as f64 / 1e9,
                     event.thread,
-                    places.stack(trace, event.stack)
+                    trace.stack(&names, event.stack)
                 )?;
             }
         }

@@ -1,6 +1,7 @@
 //! Reads a trace: all of it or an error that says what is wrong at which byte.
 
 use super::format::{self, Before, CHUNK_HEAD, Kind, Record};
+use crate::names::{Module, Names};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
@@ -95,6 +96,27 @@ impl Trace {
         let name = || path.display().to_string();
         let bytes = std::fs::read(path).with_context(name)?;
         Trace::read(&bytes).with_context(name)
+    }
+
+    /// Names for what its stacks hold.
+    pub fn names(&self) -> Names {
+        // What was mapped at the end beats what was mapped at the start.
+        Names::new(
+            self.maps
+                .iter()
+                .rev()
+                .flat_map(|text| text.lines())
+                .filter_map(Module::of_line)
+                .collect(),
+        )
+    }
+
+    /// A stack in one line, innermost first.
+    pub fn stack(&self, names: &Names, stack: u32) -> String {
+        match self.stacks.get(&stack) {
+            Some(frames) => names.stack(frames).join(" < "),
+            None => "no stack".to_owned(),
+        }
     }
 
     /// Reads the bytes of a file.

@@ -5,7 +5,6 @@ pub mod file;
 #[allow(dead_code, reason = "the recorder's file, of which this command reads more than it writes")]
 #[path = "../../../src/watch/trace/format.rs"]
 mod format;
-mod places;
 mod plots;
 mod print;
 mod replay;

@@ -1,7 +1,6 @@
 //! A trace as text.
 
 use super::file::{Event, Trace, What};
-use super::places::Places;
 use crate::written::{bytes, count, quietly, seconds};
 use anyhow::Result;
 use std::collections::HashSet;
@@ -42,7 +41,7 @@ pub fn summary(trace: &Trace, out: &mut impl Write) -> Result<()> {
 
 /// Every call, a line each; and behind them the stacks.
 pub fn all(trace: &Trace, out: &mut impl Write) -> Result<()> {
-    let places = Places::of(trace);
+    let names = trace.names();
     quietly((|| {
         writeln!(out, "# process {}: {}", trace.process, trace.command.join(" "))?;
         writeln!(out, "#     seconds   thread  call")?;
@@ -52,7 +51,7 @@ pub fn all(trace: &Trace, out: &mut impl Write) -> Result<()> {
         let mut stacks: Vec<u32> = trace.stacks.keys().copied().collect();
         stacks.sort_unstable();
         for stack in stacks {
-            writeln!(out, "#{stack} {}", places.stack(trace, stack))?;
+            writeln!(out, "#{stack} {}", trace.stack(&names, stack))?;
         }
         out.flush()
     })())

@@ -326,7 +326,14 @@ mod running {
     }
 
     /// The head of a chunk that is otherwise written.
-    fn write_chunk_head(session: &Session, at: u64, kind: Kind, bytes: usize, time: u64, used: usize) {
+    fn write_chunk_head(
+        session: &Session,
+        at: u64,
+        kind: Kind,
+        bytes: usize,
+        time: u64,
+        used: usize,
+    ) {
         let units = (bytes / session.unit) as u32;
         let mut head = [0; CHUNK_HEAD];
         head[..40].copy_from_slice(&chunk_head(kind, SYSTEM.thread(), 0, units, time));
@@ -416,7 +423,12 @@ mod running {
         }
 
         /// Writes one record.
-        fn write(&mut self, session: &'static Session, thread: u32, record: &Record<'_>) -> Option<()> {
+        fn write(
+            &mut self,
+            session: &'static Session,
+            thread: u32,
+            record: &Record<'_>,
+        ) -> Option<()> {
             if self.chunk.is_null() || !ptr::eq(self.session, session) || self.thread != thread {
                 if !ptr::eq(self.session, session) {
                     self.last = 0;

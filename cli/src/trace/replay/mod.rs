@@ -9,7 +9,7 @@ use super::simulate::{Cost, Outcome};
 use super::workload::Workload;
 use crate::allocators::{self, Allocator};
 use crate::compare::{Spread, ratios};
-use crate::written::{bytes, seconds};
+use crate::written::{bytes, quietly, seconds};
 use crate::{FAILED, Refusal, run};
 use anyhow::{Context, Result};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
@@ -206,10 +206,9 @@ pub fn replay(arguments: &Arguments) -> Result<ExitCode> {
     let rows: Vec<Row> = rows.collect();
     let mut stdout = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut stdout, &rows)?;
-        writeln!(stdout)?;
+        quietly(writeln!(stdout, "{}", serde_json::to_string_pretty(&rows)?))?;
     } else {
-        writeln!(stdout, "{}", table(&rows, &load, arguments.runs))?;
+        quietly(writeln!(stdout, "{}", table(&rows, &load, arguments.runs)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use super::file::Trace;
 use super::replay;
 use super::workload::{Op, Workload};
 use crate::library;
+use crate::written::quietly;
 use anyhow::Result;
 use buddy::Buddy;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -32,7 +33,7 @@ pub struct Arguments {
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// The most steps a strategy may take; one that needs more is stopped, and its row says where.
-    #[arg(long, value_name = "N", default_value_t = 1_000_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 300_000_000)]
     steps: u64,
     /// Print the figures as JSON instead of the table.
     #[arg(long)]
@@ -224,10 +225,9 @@ pub fn simulate(arguments: &Arguments) -> Result<ExitCode> {
     progress.finish_and_clear();
     let mut stdout = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer_pretty(&mut stdout, &rows)?;
-        writeln!(stdout)?;
+        quietly(writeln!(stdout, "{}", serde_json::to_string_pretty(&rows)?))?;
     } else {
-        writeln!(stdout, "{}", table::of(&rows, &load))?;
+        quietly(writeln!(stdout, "{}", table::of(&rows, &load)))?;
     }
     Ok(ExitCode::SUCCESS)
 }

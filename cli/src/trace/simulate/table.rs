@@ -2,7 +2,7 @@
 
 use super::{Cost, Outcome};
 use crate::trace::workload::Workload;
-use crate::written::bytes;
+use crate::written::{bytes, seconds};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 
@@ -64,5 +64,5 @@ pub fn of(rows: &[Outcome], load: &Workload) -> String {
 
 fn costs(cost: &Cost) -> [String; 3] {
     let most = cost.most.map_or("-".to_owned(), |most| most.to_string());
-    [format!("{:.2}", cost.mean()), most, format!("{:.0} ns", cost.time())]
+    [format!("{:.2}", cost.mean()), most, seconds(cost.time() / 1e9)]
 }
