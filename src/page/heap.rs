@@ -26,8 +26,8 @@ const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 /// Below this many bytes writing zeros is cheaper than asking what is there.
 const LOOK_FROM: usize = 128 << 10;
 
-/// With this many hugepages in use the heap is large enough for the system's to pay: 8 MiB.
-const LARGE_HEAP: u32 = 4;
+/// With this many hugepages in use the heap is large enough for the system's to pay: from the second on.
+const LARGE_HEAP: u32 = 2;
 
 /// A block of this many hugepages is worth a look for memory that lies idle elsewhere.
 const MANY: usize = 8;
@@ -348,7 +348,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         (window, hugepage.granule(0))
     }
 
-    /// Whole hugepages and, at the end, part of one.
+    /// Whole hugepages and, at the end, part of one, whose rest goes to who wants hugepages, too.
     fn claim_whole(&self, order: u32, count: usize) -> Option<(&Window<M>, Granule)> {
         let hugepages = count.div_ceil(GRANULES_PER_HUGEPAGE);
         let (window, hugepage) = self.windows().find_map(|window| {
@@ -356,12 +356,12 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             claimed.map(|hugepage| (window, hugepage))
         })?;
         self.counters.hugepages.fetch_add(hugepages as u64, Relaxed);
-        self.prefer_hugepages(window, hugepage, count / GRANULES_PER_HUGEPAGE);
+        self.prefer_hugepages(window, hugepage, hugepages);
         let first = hugepage.granule(0);
         let tail = hugepages * GRANULES_PER_HUGEPAGE - count;
         if tail != 0 {
             let end = Granule(first.0 + count as u32);
-            window.begin(end.hugepage(), Grain::Sparse);
+            window.begin(end.hugepage(), Grain::Fine);
             window.give_granules(end.hugepage(), bit_range(end.bit(), tail), self.now());
         }
         Some((window, first))

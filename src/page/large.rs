@@ -74,7 +74,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     pub fn large_alloc(&self, size: usize, align: usize, zero: bool) -> Option<NonNull<u8>> {
         match Extent::of(size, align, self.os.page_size())? {
             Extent::Granules { count, order } => {
-                let grain = Grain::Sparse;
+                let grain = Grain::of_block(count);
                 let run = if zero {
                     self.take_zeroed(grain, order, count)
                 } else {
@@ -409,7 +409,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let Extent::Granules { order, .. } = Extent::of(new * GRANULE, align, page_size)? else {
             return None;
         };
-        let run = self.take_for(Grain::Sparse, order, new)?;
+        let run = self.take_for(Grain::of_block(new), order, new)?;
         let to = NonNull::new(ptr::with_exposed_provenance_mut(run.address()))?;
         // SAFETY: the caller's block, and a longer run that was claimed above.
         if !unsafe { self.move_out(window, first, old, to) } {

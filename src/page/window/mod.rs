@@ -88,15 +88,24 @@ unsafe impl<M: crate::os::Zeroed> crate::os::Zeroed for Window<M> {
 /// hugepage is put only behind memory that will be used all over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grain {
-    /// Objects of a page or less: once some are in use, every page is.
+    /// Objects of a page or less: once some are in use, every page is. And blocks that are long enough to
+    /// pay for hugepages by themselves.
     Fine = 0,
-    /// Larger objects and blocks, whose pages may never all be touched.
+    /// Larger objects and short blocks, whose pages may never all be touched.
     Sparse = 1,
 }
 
 const GRAINS: usize = 2;
 
+/// Granules of a block from which it is put where the hugepages are: 256 KiB.
+const LONG: usize = 8;
+
 impl Grain {
+    /// That of a block of `count` granules.
+    pub const fn of_block(count: usize) -> Self {
+        if count >= LONG { Grain::Fine } else { Grain::Sparse }
+    }
+
     /// The other one.
     pub const fn other(self) -> Self {
         match self {
