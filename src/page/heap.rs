@@ -26,8 +26,8 @@ const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 /// Below this many bytes writing zeros is cheaper than asking what is there.
 const LOOK_FROM: usize = 128 << 10;
 
-/// With this many hugepages in use the heap is large enough for the system's to pay: from the second on.
-const LARGE_HEAP: u32 = 2;
+/// With this many hugepages in use the heap is large enough for the system's to pay: from the third on.
+const LARGE_HEAP: u32 = 3;
 
 /// A block of this many hugepages is worth a look for memory that lies idle elsewhere.
 const MANY: usize = 8;
