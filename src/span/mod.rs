@@ -187,6 +187,9 @@ impl<O: Os> Spans<O> {
     }
 
     // ---- take ----
+    //
+    // Caches hand out from the end, and the hardware likes addresses that rise: so the lowest object
+    // goes to the end of `out`, and the rest before it.
 
     /// From spans that hints name.
     fn take_hinted(&self, class: Class, out: &mut [*mut u8]) -> usize {
@@ -200,7 +203,7 @@ impl<O: Os> Spans<O> {
                 let span = Span { window, first: Granule(index as u32), class };
                 match self.own(span, false) {
                     Owning::Mine => {
-                        let drawn = self.draw(span, &mut out[got..]);
+                        let drawn = self.draw(span, before(out, got));
                         self.let_go(span);
                         if seed::on(Seed::LiveRisesLate) {
                             span.word().fetch_add(drawn as u64, Relaxed);
@@ -234,7 +237,7 @@ impl<O: Os> Spans<O> {
         let span = Span { window: run.window, first: run.first, class };
         let start = span.start();
         let taken = out.len().min(shape.objects as usize);
-        for (i, slot) in out[..taken].iter_mut().enumerate() {
+        for (i, slot) in out.iter_mut().rev().take(taken).enumerate() {
             *slot = span.object(start, i as u32);
         }
         for (i, word) in span.bits().iter().enumerate() {
@@ -268,7 +271,7 @@ impl<O: Os> Spans<O> {
                     if !seed::on(Seed::ListUnhinted) {
                         span.hints().insert(index);
                     }
-                    got += self.draw(span, &mut out[got..]);
+                    got += self.draw(span, before(out, got));
                     self.let_go(span);
                 }
             }
@@ -295,7 +298,7 @@ impl<O: Os> Spans<O> {
         }
     }
 
-    /// Takes free objects of a span the caller owns, lowest first.
+    /// Takes free objects of a span the caller owns, lowest first, into `out` from its end.
     fn draw(&self, span: Span<'_>, out: &mut [*mut u8]) -> usize {
         let start = span.start();
         let mut got = 0;
@@ -304,14 +307,17 @@ impl<O: Os> Spans<O> {
             if free == 0 {
                 continue;
             }
-            let mut mine = lowest(free, out.len() - got);
             // Names first, bits then: a forked child, in which this thread is no more, finds them.
-            let taken = mine;
-            while mine != 0 {
-                out[got] = span.object(start, i as u32 * 64 + mine.trailing_zeros());
+            let mut left = free;
+            for slot in before(out, got).iter_mut().rev() {
+                *slot = span.object(start, i as u32 * 64 + left.trailing_zeros());
                 got += 1;
-                mine &= mine - 1;
+                left &= left - 1;
+                if left == 0 {
+                    break;
+                }
             }
+            let taken = free & !left;
             // Only the owner clears bits, so all of them are still set.
             word.fetch_and(!taken, Acquire);
             if got == out.len() {
@@ -358,15 +364,21 @@ impl<O: Os> Spans<O> {
 
     // ---- give ----
 
-    /// Gives the objects in `mask` of one word of a span back to it.
+    /// Gives the objects in `mask` of one word of a span back to it; answers how many they are.
     #[inline]
-    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) {
+    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) -> u32 {
+        let address =
+            |bits: u64| span.object(span.start(), word as u32 * 64 + bits.trailing_zeros()).addr();
+        let tail = mask & !from_bit(word, span.class.shape().objects as usize);
+        if tail != 0 {
+            death::invalid_free(address(tail));
+        }
         let order = seed::weaken(Seed::BitsRelaxed, Release);
         let old = span.bits()[word].fetch_or(mask, order);
         if old & mask != 0 {
-            let index = word as u32 * 64 + (old & mask).trailing_zeros();
-            death::double_free(span.object(span.start(), index).addr());
+            death::double_free(address(old & mask));
         }
+        mask.count_ones()
     }
 
     /// `count` bits of the span were set: they are not live any more, which may end the span or make
@@ -468,7 +480,7 @@ impl<O: Os> Objects for Spans<O> {
     fn take(&self, class: Class, out: &mut [*mut u8]) -> usize {
         let mut got = self.take_hinted(class, out);
         while got < out.len() {
-            match self.take_new(class, &mut out[got..]) {
+            match self.take_new(class, before(out, got)) {
                 0 => break,
                 more => got += more,
             }
@@ -476,8 +488,9 @@ impl<O: Os> Objects for Spans<O> {
         if got == 0 && !out.is_empty() {
             got = self.take_unlisted(class, out);
         }
-        // Caches hand out from the end: this way the addresses rise, as the hardware likes it.
-        out[..got].reverse();
+        if got < out.len() {
+            out.copy_within(out.len() - got.., 0);
+        }
         got
     }
 
@@ -497,6 +510,7 @@ impl<O: Os> Objects for Spans<O> {
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {
         objects.sort_unstable();
+        let span_bytes = class.span_bytes();
         let mut rest = &*objects;
         while let Some(&first) = rest.first() {
             let Some(window) = self.home(class, first) else {
@@ -505,32 +519,48 @@ impl<O: Os> Objects for Spans<O> {
             };
             let span = Span::at(window, first.addr(), class);
             let start = span.start();
-            let end = start + class.span_bytes();
-            let here = rest.iter().take_while(|object| object.addr() < end).count();
             if seed::on(Seed::LiveFallsFirst) {
-                self.settle(span, here);
+                let end = start + span_bytes;
+                self.settle(span, rest.iter().take_while(|object| object.addr() < end).count());
             }
-            let (mut word, mut mask) = (0, 0);
-            for object in &rest[..here] {
-                let index = span.index_of(start, object.addr());
-                if index as usize / 64 != word {
-                    if mask != 0 {
-                        self.set_bits(span, word, mask);
-                    }
-                    (word, mask) = (index as usize / 64, 0);
+            let (size, shape) = (class.size(), class.shape());
+            let (mut here, mut freed, mut word, mut mask) = (0, 0, 0, 0);
+            for object in rest {
+                let offset = object.addr() - start;
+                if offset >= span_bytes {
+                    break;
                 }
-                if mask & (1 << (index % 64)) != 0 {
-                    death::double_free(object.addr());
+                let index = shape.index_of(offset) as usize;
+                if index * size != offset {
+                    death::invalid_free(object.addr());
+                }
+                if index / 64 != word {
+                    if mask != 0 {
+                        freed += self.set_bits(span, word, mask);
+                    }
+                    (word, mask) = (index / 64, 0);
                 }
                 mask |= 1 << (index % 64);
+                here += 1;
             }
-            self.set_bits(span, word, mask);
+            freed += self.set_bits(span, word, mask);
+            if freed as usize != here
+                && let Some(twice) = rest[..here].windows(2).find(|pair| pair[0] == pair[1])
+            {
+                death::double_free(twice[0].addr());
+            }
             if !seed::on(Seed::LiveFallsFirst) {
                 self.settle(span, here);
             }
             rest = &rest[here..];
         }
     }
+}
+
+/// What is left of `out` when its last `got` slots are filled.
+fn before(out: &mut [*mut u8], got: usize) -> &mut [*mut u8] {
+    let left = out.len() - got;
+    &mut out[..left]
 }
 
 /// Objects up to this size, a small page, leave no page of a span in use untouched.
@@ -545,17 +575,4 @@ const fn worth_listing(objects: u32) -> u32 {
 const fn from_bit(word: usize, count: usize) -> u64 {
     let here = count.saturating_sub(word * 64);
     if here >= 64 { u64::MAX } else { (1 << here) - 1 }
-}
-
-/// The lowest `count` set bits of `word`.
-const fn lowest(word: u64, count: usize) -> u64 {
-    if word.count_ones() as usize <= count {
-        return word;
-    }
-    let (mut rest, mut left) = (word, count);
-    while left > 0 {
-        rest &= rest - 1;
-        left -= 1;
-    }
-    word & !rest
 }

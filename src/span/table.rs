@@ -2,7 +2,6 @@
 
 use super::state::State;
 use crate::base::classes::{CLASSES, Class};
-use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::units::{GRANULE_SHIFT, GRANULES_PER_WINDOW, Granule};
@@ -102,18 +101,6 @@ impl<'a> Span<'a> {
     /// The address of its first object.
     pub fn start(&self) -> usize {
         self.window.address(self.first)
-    }
-
-    /// The index of the object at `addr`, an address in this span. Dies if none starts there.
-    #[inline]
-    pub(super) fn index_of(&self, start: usize, addr: usize) -> u32 {
-        let shape = self.class.shape();
-        let offset = addr - start;
-        let index = shape.index_of(offset);
-        if index as usize * self.class.size() != offset || index >= shape.objects {
-            death::invalid_free(addr);
-        }
-        index
     }
 }
 
