@@ -3,7 +3,7 @@
 //! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
 //! allocation of the process may come before any constructor has run.
 
-use super::{fork, observed, sampled};
+use super::{config, fork, observed, sampled};
 use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
@@ -42,8 +42,22 @@ pub struct Visit {
 
 impl Visit {
     /// A slow call begins.
-    #[inline]
+    #[inline(always)]
     pub fn begin(allocating: bool) -> Self {
+        if let Some(cache) = slot::existing()
+            && cache.process() == fork::process()
+            && config::is_settled()
+        {
+            cache.enter();
+            return Self { cache: Some(cache), aside: false };
+        }
+        Self::begin_anew(allocating)
+    }
+
+    /// The same where there is something to see to.
+    #[cold]
+    #[inline(never)]
+    fn begin_anew(allocating: bool) -> Self {
         if fork::must_stand_aside() {
             return Self { cache: None, aside: true };
         }
@@ -54,7 +68,7 @@ impl Visit {
         {
             fork::settle(cache);
         }
-        super::config::attend(allocating);
+        config::attend(allocating);
         Self { cache, aside: false }
     }
 

@@ -50,7 +50,7 @@ pub fn stats_path() -> Option<[u8; PATH_MAX]> {
 /// On every slow path, of an allocation or a free: one load.
 #[inline]
 pub fn attend(allocating: bool) {
-    if !SETTLED.load(Relaxed) {
+    if !is_settled() {
         attend_to_all(allocating);
     }
 }
@@ -72,6 +72,12 @@ fn attend_to_all(allocating: bool) {
     } else if pages().bell().gives() > 0 {
         background::pay(allocating);
     }
+}
+
+/// Whether slow paths have nothing to see to.
+#[inline]
+pub fn is_settled() -> bool {
+    SETTLED.load(Relaxed)
 }
 
 /// The next slow path has something to do.
