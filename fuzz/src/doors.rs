@@ -192,6 +192,7 @@ impl Door for C {
 
 struct Actor<'a, D> {
     door: &'a D,
+    may_fail: bool,
     shadow: &'a Shadow,
     passed: &'a Mutex<Vec<Block>>,
     held: Vec<Block>,
@@ -212,7 +213,8 @@ impl<D: Door> Actor<'_, D> {
             }
             Op::Take { size, align, how } => {
                 let align = 1 << (align % 31);
-                assert!(self.take(size.bytes(), align, how), "{op:?} was refused");
+                let taken = self.take(size.bytes(), align, how);
+                assert!(taken || self.may_fail, "{op:?} was refused");
             }
             Op::Many { size, count, how } => {
                 let size = size.bytes();
@@ -220,7 +222,8 @@ impl<D: Door> Actor<'_, D> {
                     if size * ENOUGH > MOST_BYTES {
                         break;
                     }
-                    assert!(self.take(size, 8, how), "{op:?} was refused");
+                    let taken = self.take(size, 8, how);
+                    assert!(taken || self.may_fail, "{op:?} was refused");
                 }
             }
             Op::Free { which, count } => {
@@ -260,8 +263,7 @@ impl<D: Door> Actor<'_, D> {
             Op::Purge => drop(spandrel::purge()),
             Op::Flush => spandrel::flush_current_thread(),
             Op::Stats if alone => {
-                let stats = spandrel::stats();
-                assert_eq!(stats.accounted(), stats.mapped, "{stats}");
+                let stats = books();
                 assert!(stats.live >= self.bytes, "{} bytes are held: {stats}", self.bytes);
             }
             _ => {}
@@ -317,7 +319,15 @@ impl<D: Door> Actor<'_, D> {
         self.shadow.release(block.at, block.usable);
         // SAFETY: held here alone.
         let at = unsafe { self.door.resize(&block, new, how) };
-        assert!(!at.is_null(), "{block:?} to {new} was refused");
+        if at.is_null() {
+            // Nothing has changed.
+            assert!(self.may_fail, "{block:?} to {new} was refused");
+            self.shadow.claim(block.at, block.usable);
+            block.check();
+            self.bytes += block.usable;
+            self.held.push(block);
+            return;
+        }
         let promised = if new >= 16 { 16 } else { 8 };
         // SAFETY: handed out for `new` bytes.
         let usable = unsafe { self.door.usable(at, new) };
@@ -365,41 +375,74 @@ impl Block {
     }
 }
 
-/// Decodes a case and does it.
-pub fn run<D: Door>(door: &D, data: &[u8]) {
-    let mut bytes = Unstructured::new(data);
-    let Ok(head) = u8::arbitrary(&mut bytes) else { return };
-    let threads = [1, 1, 2, MOST_THREADS][head as usize & 3];
-    let mut steps: [Vec<Op>; MOST_THREADS] = Default::default();
-    while !bytes.is_empty()
-        && let Ok(who) = if threads == 1 { Ok(0) } else { u8::arbitrary(&mut bytes) }
-        && let Ok(op) = Op::arbitrary(&mut bytes)
-    {
-        steps[who as usize % threads].push(op);
+/// Steps for up to four threads.
+#[derive(Debug, Default)]
+pub struct Case {
+    steps: [Vec<Op>; MOST_THREADS],
+    threads: usize,
+}
+
+impl Case {
+    /// What the bytes say; half of all cases have one thread.
+    pub fn decode(data: &[u8]) -> Self {
+        let mut case = Self::default();
+        let mut bytes = Unstructured::new(data);
+        let Ok(head) = u8::arbitrary(&mut bytes) else { return case };
+        case.threads = [1, 1, 2, MOST_THREADS][head as usize & 3];
+        while !bytes.is_empty()
+            && let Ok(who) = if case.threads == 1 { Ok(0) } else { u8::arbitrary(&mut bytes) }
+            && let Ok(op) = Op::arbitrary(&mut bytes)
+        {
+            case.steps[who as usize % case.threads].push(op);
+        }
+        case
     }
-    let (shadow, passed) = (Shadow::default(), Mutex::default());
-    let actor =
-        || Actor { door, shadow: &shadow, passed: &passed, held: Vec::new(), bytes: 0, made: 0 };
-    let work = |steps: &[Op], alone| {
-        let mut actor = actor();
-        steps.iter().for_each(|&op| actor.step(op, alone));
-        actor.free_all();
-    };
-    if threads == 1 {
-        work(&steps[0], true);
-    } else {
-        // A scope returns before its threads have quite ended; a join does not.
-        std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                steps[..threads].iter().map(|steps| scope.spawn(|| work(steps, false))).collect();
-            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
-        });
+
+    /// Does it, and gives everything back. A refusal is wrong unless requests `may_fail`.
+    pub fn run<D: Door>(&self, door: &D, may_fail: bool) {
+        let (shadow, passed) = (Shadow::default(), Mutex::default());
+        let actor = || Actor {
+            door,
+            may_fail,
+            shadow: &shadow,
+            passed: &passed,
+            held: Vec::new(),
+            bytes: 0,
+            made: 0,
+        };
+        let work = |steps: &[Op], alone| {
+            let mut actor = actor();
+            steps.iter().for_each(|&op| actor.step(op, alone));
+            actor.held.iter().for_each(Block::check);
+            actor.free_all();
+        };
+        if self.threads <= 1 {
+            work(&self.steps[0], true);
+        } else {
+            // A scope returns before its threads have quite ended; a join does not.
+            std::thread::scope(|scope| {
+                let steps = self.steps[..self.threads].iter();
+                let threads: Vec<_> = steps.map(|s| scope.spawn(|| work(s, false))).collect();
+                threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+            });
+        }
+        let mut last = actor();
+        last.held.append(&mut passed.lock().unwrap_or_else(PoisonError::into_inner));
+        last.bytes = last.held.iter().map(|block| block.usable).sum();
+        last.free_all();
     }
-    let mut last = actor();
-    last.held.append(&mut passed.lock().unwrap_or_else(PoisonError::into_inner));
-    last.bytes = last.held.iter().map(|block| block.usable).sum();
-    last.free_all();
+}
+
+/// The snapshot of the process, whose parts add up while nobody works.
+pub fn books() -> spandrel::Stats {
     let stats = spandrel::stats();
     assert_eq!(stats.accounted(), stats.mapped, "{stats}");
+    stats
+}
+
+/// Decodes a case and does it.
+pub fn run<D: Door>(door: &D, data: &[u8]) {
+    Case::decode(data).run(door, false);
+    let stats = books();
     assert_eq!(stats.live, 0, "{stats}");
 }

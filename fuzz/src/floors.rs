@@ -184,6 +184,13 @@ impl Building {
         ill || self.troubled.load(Relaxed)
     }
 
+    /// Sets the hard limit.
+    pub fn limit(&self, limit: Limit) {
+        use spandrel::os::Os;
+        self.limited.store(true, Relaxed);
+        self.pages().policy().set_hard(limit, || self.system().memory_limit());
+    }
+
     fn well_again(&self) {
         self.system().heal();
         self.pages().policy().set_hard(Limit::None, || None);
@@ -340,18 +347,14 @@ impl<'a> Hand<'a> {
             Op::Limit { mib } => b.system().limit(usize::from(mib) << 22),
             Op::Longest { mib } => b.system().longest(usize::from(mib) << 20),
             Op::Hard { mib } => {
-                b.limited.store(true, Relaxed);
-                b.pages().policy().set_hard(Limit::Bytes((usize::from(mib) + 1) << 20), || None);
+                b.limit(Limit::Bytes((usize::from(mib) + 1) << 20));
             }
             Op::Soft { mib } => {
                 b.pages().policy().set_soft(Limit::Bytes((usize::from(mib) + 1) << 20), || None);
             }
             Op::Cgroup { mib, percent } => {
-                use spandrel::os::Os;
-                b.limited.store(true, Relaxed);
                 b.system().cgroup((usize::from(mib) + 1) << 22);
-                let share = Limit::CgroupShare(percent % 100 + 1);
-                b.pages().policy().set_hard(share, || b.system().memory_limit());
+                b.limit(Limit::CgroupShare(percent % 100 + 1));
             }
             Op::Decay { ms } => {
                 let decay = match ms {
@@ -538,6 +541,12 @@ impl<'a> Hand<'a> {
         }
     }
 
+    /// Panics unless everything it holds is as it was written.
+    #[track_caller]
+    pub fn check_all(&self) {
+        self.held.iter().for_each(Held::check);
+    }
+
     /// Gives everything back that it holds.
     #[track_caller]
     pub fn give_all(&mut self) {
@@ -617,7 +626,7 @@ pub fn run(entry: Entry, data: &[u8]) {
     let work = |steps: &[Op], alone| {
         let mut hand = Hand::new(&building);
         steps.iter().for_each(|&op| hand.step(op, alone));
-        hand.held.iter().for_each(Held::check);
+        hand.check_all();
         hand.give_all();
         hand.retire();
     };

@@ -255,7 +255,14 @@ const PATHS: &[Path] = &[
     },
     Path {
         name: "the last resorts before a refusal",
-        before: &[Op::Longest { mib: 3 }, take(4, 129), take(49, 129), give(20)],
+        before: &[
+            Op::Longest { mib: 32 },
+            take(4, 129),
+            take(49, 20),
+            give(20),
+            // No more than is mapped already.
+            Op::Limit { mib: 0 },
+        ],
         act: &[take(49, 129), take(49, 129), large(Power(22, 1), false)],
     },
     Path {
