@@ -36,6 +36,7 @@ macro_rules! faults {
 
 faults! {
     twice_in_a_row TWICE
+    twice_in_a_row_full TWICE
     twice_in_a_row_large TWICE
     twice_in_a_row_huge TWICE
     twice_by_realloc TWICE
@@ -55,6 +56,7 @@ faults! {
     interior_huge_far INSIDE
     realloc_stack NO_BLOCK
     realloc_interior NO_BLOCK
+    realloc_freed NO_BLOCK
     realloc_freed_large NO_BLOCK
     size_of_static NO_BLOCK
     size_of_interior NO_BLOCK

@@ -97,6 +97,12 @@ impl Bin {
         true
     }
 
+    /// Whether `object` is what the owner's next allocation would get: it was freed last, and is free.
+    pub fn is_on_top(&self, object: *mut u8) -> bool {
+        // SAFETY: a bin that holds something has a slot below `top`.
+        !self.is_empty() && unsafe { *self.top.load(Relaxed).sub(1) } == object
+    }
+
     /// Moves `top`. Loading it a second time lets the compiler add to memory in one instruction;
     /// only the owner stores, so both loads give the same.
     #[inline(always)]

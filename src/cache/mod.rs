@@ -16,6 +16,7 @@ pub mod switch;
 mod tls;
 
 use crate::base::classes::{CLASSES, Class};
+use crate::base::death;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed};
 use crate::base::sync::unseen::AtomicU64;
@@ -440,6 +441,9 @@ impl<B: Objects> Caches<B> {
         let bin = cache.bin(class);
         cache.with_owner(|owner| {
             let held = bin.len();
+            if bin.is_on_top(object) {
+                death::double_free(object.addr());
+            }
             if held < owner.capacity(class) && self.mode() != 0 {
                 self.look(cache);
                 // SAFETY: the caller owns the cache and gives the object up; there is room.

@@ -142,6 +142,10 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
     let (old, wanted) = match block_at(at.addr().get()) {
         None => death::no_block(at.addr().get()),
         Some(Block::Object(class)) => {
+            // Freed, and by this thread last: seen here because nothing else of it is looked at.
+            if slot::current().bin(class).is_on_top(at.as_ptr()) {
+                death::no_block(at.addr().get());
+            }
             // A block that shrinks by less than half stays.
             if size <= class.size() && (size > class.size() / 2 || Class::of_c(size) == Some(class))
             {

@@ -59,11 +59,17 @@ pub fn link() -> Vec<String> {
 }
 
 /// Runs a program for at most two minutes and without a core file.
+#[allow(dead_code)] // Not every test runs with the library or without.
 pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
+    run_on(binary, arguments, preload.then(library))
+}
+
+/// As [`run`], on any library.
+pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("LD_PRELOAD").env_remove("SPANDREL");
-    if preload {
-        command.env("LD_PRELOAD", library());
+    if let Some(library) = preload {
+        command.env("LD_PRELOAD", library);
     }
     // SAFETY: the hook only calls setrlimit and alarm, which are async-signal-safe.
     unsafe {
@@ -79,6 +85,7 @@ pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
 
 /// As [`run`], and it must end with 0.
 #[track_caller]
+#[allow(dead_code)] // Not every test has programs that pass.
 pub fn passes(how: &str, binary: &Path, arguments: &[&str], preload: bool) -> Output {
     let output = run(binary, arguments, preload);
     assert!(

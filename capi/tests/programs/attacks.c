@@ -42,20 +42,29 @@ static char *keep(size_t size) {
     return p;
 }
 
-// Takes more blocks of a size and looks at everything that is held.
-static int judge(size_t size, int more) {
-    for (int i = 0; i < more && count < MANY; i++)
-        keep(size);
+// Whether the last of them lies where it must not.
+static int look(void) {
+    int i = count - 1;
     char *from = (char *)&prey, *to = from + sizeof prey;
-    for (int i = 0; i < count; i++) {
-        if (held[i] == NULL)
-            continue;
-        if (held[i] < to && held[i] + held_size[i] > from)
-            return PLACED;
-        for (int j = 0; j < i; j++)
-            if (held[j] && held[i] < held[j] + held_size[j] && held[j] < held[i] + held_size[i])
-                return OVERLAP;
+    if (i < 0 || held[i] == NULL)
+        return HELD;
+    if (held[i] < to && held[i] + held_size[i] > from)
+        return PLACED;
+    for (int j = 0; j < i; j++)
+        if (held[j] && held[i] < held[j] + held_size[j] && held[j] < held[i] + held_size[i])
+            return OVERLAP;
+    return HELD;
+}
+
+// Takes more blocks of a size and looks at each at once: what comes after a gain is chaos.
+static int judge(size_t size, int more) {
+    int gained = look();
+    for (int i = 0; !gained && i < more && count < MANY; i++) {
+        keep(size);
+        gained = look();
     }
+    if (gained)
+        return gained;
     for (unsigned i = 0; i < sizeof prey.target / sizeof *prey.target; i++)
         if (prey.target[i] != (i == 7 ? 0x41 : 0x5a5a5a5a5a5a5a5aull))
             return WRITTEN;
@@ -115,14 +124,14 @@ static int poison_large(void) {
 static int double_free_at_once(void) {
     char *a = malloc(0x38);
     free(hide(a)), free(hide(a));
-    return judge(0x38, 20);
+    return judge(0x38, 500);
 }
 
 // Another free in between.
 static int double_free_apart(void) {
     char *a = malloc(0x38), *b = malloc(0x38);
     free(hide(a)), free(hide(b)), free(hide(a));
-    return judge(0x38, 20);
+    return judge(0x38, 500);
 }
 
 // So many in between that the first has left the thread's own list.
@@ -159,7 +168,7 @@ static int double_free_wiped(void) {
     free(hide(a));
     memset(hide(a), 0, 0x38);
     free(hide(a));
-    return judge(0x38, 20);
+    return judge(0x38, 500);
 }
 
 static int double_free_large(void) {
@@ -167,7 +176,7 @@ static int double_free_large(void) {
     keep(100000);
     free(hide(a));
     free(hide(a));
-    return judge(100000, 20);
+    return judge(100000, 500);
 }
 
 // By realloc of a freed block.
@@ -177,13 +186,16 @@ static int realloc_after_free(void) {
     free(hide(a));
     char *b = realloc(hide(a), 0x39);
     held[count] = b, held_size[count++] = 0x39;
-    return judge(0x38, 20);
+    return judge(0x38, 500);
 }
 
 // ---- forged sizes, in front of a block ----
 
 // A block becomes longer than it is: freed and taken again it reaches over its neighbour.
 static int forge_size(void) {
+    // Neighbours in front, whose overflow it is.
+    for (int i = 0; i < 4; i++)
+        CHECK(malloc(0x38));
     size_t *a = malloc(0x38), *b = malloc(0x38);
     CHECK(a && b);
     held[count] = (char *)b, held_size[count++] = 0x38;

@@ -25,6 +25,8 @@ int main(int argc, char **argv) {
         return 0;                          \
     }
     FAULT(twice_in_a_row, blame(small); free(hide(small)); free(hide(small)))
+    // The first free fills the bin of a thread's first objects: the second finds it full.
+    FAULT(twice_in_a_row_full, void *first = malloc(3000); blame(first); free(hide(first)); free(hide(first)))
     FAULT(twice_in_a_row_large, blame(large); free(hide(large)); free(hide(large)))
     FAULT(twice_in_a_row_huge, blame(huge); free(hide(huge)); free(hide(huge)))
     FAULT(twice_by_realloc, blame(small); CHECK(!realloc(hide(small), 0)); free(hide(small)))
@@ -44,6 +46,7 @@ int main(int argc, char **argv) {
     FAULT(interior_huge_far, free(blame(huge + ((size_t)150 << 20))))
     FAULT(realloc_stack, CHECK(realloc(blame(local), 100)))
     FAULT(realloc_interior, CHECK(realloc(blame(small + 16), 100)))
+    FAULT(realloc_freed, free(small); CHECK(realloc(blame(small), 101)))
     FAULT(realloc_freed_large, free(large); CHECK(realloc(blame(large), 100)))
     FAULT(size_of_static, CHECK(malloc_usable_size(blame(static_))))
     FAULT(size_of_interior, CHECK(malloc_usable_size(blame(small + 8))))
