@@ -88,11 +88,76 @@ fn inside_dlopen_and_dlclose() {
     passes("linked", &linked("life/plugin.c", "plugin_linked"), &[plugin], false);
 }
 
+#[test]
+fn inside_dlopen_with_thread_local_objects() {
+    let plugin = compile("life/plugin_tls.cc", "plugin_tls.so", &["-DPLUGIN", "-shared", "-fPIC"]);
+    let plugin = plugin.to_str().expect("a path in UTF-8");
+    let program = compile("life/plugin_tls.cc", "plugin_tls", &[]);
+    passes("on glibc", &program, &[plugin], false);
+    passes("preloaded", &program, &[plugin], true);
+    passes("linked", &linked("life/plugin_tls.cc", "plugin_tls_linked"), &[plugin], false);
+}
+
+#[test]
+fn vfork_and_posix_spawn_from_sixteen_threads() {
+    everywhere("spawn");
+}
+
+#[test]
+fn fork_inside_a_purge() {
+    let program = compile("life/fork_in_purge.c", "fork_in_purge", &["-rdynamic"]);
+    passes("on glibc", &program, &[], false);
+    passes("preloaded", &program, &[], true);
+}
+
+#[test]
+fn fork_inside_a_thread_s_end() {
+    everywhere("fork_at_exit");
+}
+
+#[test]
+fn cancelled_and_detached_threads() {
+    everywhere("cancel");
+}
+
+#[test]
+fn signals_at_10_khz() {
+    everywhere("signals");
+}
+
+/// Hours of it: `ci/long.sh lives`.
+#[test]
+#[ignore = "long"]
+fn many_lives() {
+    for (name, argument) in
+        [("fork", "1000"), ("spawn", "60"), ("cancel", "100000"), ("signals", "200000")]
+    {
+        let program = compile(&format!("life/{name}.c"), &format!("{name}_long"), &[]);
+        let begun = std::time::Instant::now();
+        common::passes_in(1800, &program, &[argument]);
+        println!("{name} {argument}: {:.0} s", begun.elapsed().as_secs_f64());
+    }
+}
+
 /// The library itself is opened late: its thread-local word finds room, in old threads and new ones.
 #[test]
 fn opened_late() {
     let program = compile("life/opened.c", "opened", &[]);
     passes("opened", &program, &[library().to_str().expect("a path in UTF-8")], false);
+}
+
+/// Programs without any shared library, at a fixed address and at any.
+#[test]
+fn static_programs() {
+    let archive = library().with_extension("a");
+    let archive = archive.to_str().expect("a path in UTF-8");
+    for (how, flag) in [("static", "-static"), ("static-pie", "-static-pie")] {
+        for source in ["api/realloc", "life/constructors", "life/threads", "life/fork_at_exit"] {
+            let name = format!("{}_{how}", source.replace('/', "_"));
+            let program = compile(&format!("{source}.c"), &name, &[flag, archive, "-lm"]);
+            passes(how, &program, &[], false);
+        }
+    }
 }
 
 /// `libspandrel.a`, linked into the program itself.

@@ -66,6 +66,18 @@ pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
 
 /// As [`run`], on any library.
 pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
+    run_for(120, binary, arguments, preload)
+}
+
+/// Preloaded, for at most so many seconds, and it must end with 0.
+#[track_caller]
+#[allow(dead_code)] // Few tests are long.
+pub fn passes_in(seconds: u32, binary: &Path, arguments: &[&str]) {
+    let output = run_for(seconds, binary, arguments, Some(library()));
+    assert!(output.status.success(), "{}: {output:?}", binary.display());
+}
+
+fn run_for(seconds: u32, binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("LD_PRELOAD").env_remove("SPANDREL");
     if let Some(library) = preload {
@@ -73,10 +85,10 @@ pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Outp
     }
     // SAFETY: the hook only calls setrlimit and alarm, which are async-signal-safe.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
             let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             libc::setrlimit(libc::RLIMIT_CORE, &none);
-            libc::alarm(120);
+            libc::alarm(seconds);
             Ok(())
         });
     }
