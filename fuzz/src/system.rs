@@ -33,6 +33,8 @@ pub enum Kind {
     MovePages,
     /// Arming a thread's exit hook.
     Hook,
+    /// A barrier of all threads; fails together with the hook.
+    Barrier,
 }
 
 /// All kinds.
@@ -168,7 +170,7 @@ impl System {
     }
 
     fn works(&self, kind: Kind) -> bool {
-        let bit = 1 << kind as u8;
+        let bit = 1 << (kind as u8).min(7);
         let mut works = true;
         if self.kinds.load(Relaxed) & bit != 0 {
             let call = self.calls.fetch_add(1, Relaxed);
@@ -322,6 +324,10 @@ impl Os for System {
 
     fn is_gone(&self, thread: u32) -> bool {
         thread < 64 && self.dead.load(Relaxed) & (1 << thread) != 0
+    }
+
+    fn barrier(&self) -> bool {
+        self.real.barrier() && self.works(Kind::Barrier)
     }
 
     fn process(&self) -> u32 {
