@@ -3,6 +3,17 @@
 #
 #   ci/long.sh fuzz [MINUTES]     libFuzzer on every target of fuzz/, taking turns (60; needs a nightly and
 #                                 `cargo install cargo-fuzz`); ends with executions and coverage
+#   ci/long.sh steps              a thread stopped at every atomic access of every slow path, not only at the first
+#                                 and last of each place in the source
+#   ci/long.sh faults             the real system's refusals by chance, twenty times as many as in ci/test.sh
+#   ci/long.sh lives              1,000 forks from 16 threads, 960 spawns, 100,000 threads, 800,000 signals at 10 kHz
+#   ci/long.sh extremes           100 million objects of 8 bytes; 8 GiB live
+#   ci/long.sh soak [MINUTES]     drifting load with threads that come and go (30); chart and figures in
+#                                 target/long/soak
+#   ci/long.sh tsan               ThreadSanitizer, the standard library included, over both doors and all floors on
+#                                 several threads (nightly with rust-src)
+#   ci/long.sh memcheck           valgrind's memcheck over the C programs, the allocator not replaced
+#   ci/long.sh careful            the seeded tests by `cargo careful` (nightly with rust-src)
 #
 # Results are written to target/long/. Nothing runs at more than the lowest priority.
 set -euo pipefail
@@ -39,6 +50,63 @@ run_fuzz() {
         END { for (t in n) printf "%-10s %12d executions %6d s  %6d edges %6d features\n", t, n[t], s[t], c[t], f[t]
               printf "%-10s %12d executions\n", "all", all }' "$log"
     [ -z "$failed" ] || { echo "ci/long: failed:$failed; see $log and $out/found" >&2; return 1; }
+}
+
+low() { nice -n 19 "$@"; }
+
+run_steps() {
+    CARGO_TARGET_DIR=$out/steps RUSTFLAGS="--cfg spandrel_steps" SPANDREL_STEPS=all \
+        low cargo test --quiet --release -p fuzz --test steps -- --nocapture --test-threads=1
+}
+
+run_faults() {
+    SPANDREL_FACTOR=20 low cargo test --quiet --release -p fuzz --test real_system any_call_by_chance
+}
+
+run_lives() {
+    low cargo test --quiet --release -p capi --test life -- --ignored --nocapture many_lives
+}
+
+run_extremes() {
+    low cargo test --quiet --release -p fuzz --test extremes -- --ignored --nocapture --test-threads=1
+}
+
+run_soak() {
+    low cargo run --quiet --release -p soak -- --minutes "${1:-30}" --out "$out/soak" | tee "$out/soak.txt"
+}
+
+# No suppressions. The allocator has no fences but those of fork and of the switch into observed mode, which
+# ThreadSanitizer does not know and these runs do not reach. Address randomisation is off because its shadow
+# does not know all of the addresses that recent kernels use.
+run_tsan() {
+    local triple=x86_64-unknown-linux-gnu
+    CARGO_TARGET_DIR=$out/tsan RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+        low setarch -R cargo +nightly test --quiet -Zbuild-std --target $triple --release -p fuzz \
+        --test seeded -- rust_door c_door caches transfer spans pages
+}
+
+# memcheck would put its own malloc in the place of ours; `nouserintercepts` leaves ours where it is.
+run_memcheck() {
+    local source program work passed=0
+    low cargo build --quiet --release -p capi
+    work=$(mktemp -d)
+    for source in capi/tests/programs/api/*.c capi/tests/programs/life/{threads,constructors,errno_of_free,fork_at_exit,cancel}.c; do
+        program=$work/$(basename "$source" .c)
+        grep -qE 'nallocx\(|sdallocx\(|free_sized\(|free_aligned_sized\(|[^f]cfree\(' "$source" && continue
+        cc -O1 -g -w -fno-builtin -pthread -o "$program" "$source"
+        SPANDREL=stats=exit LD_PRELOAD=${CARGO_TARGET_DIR:-$PWD/target}/release/libspandrel.so \
+            low valgrind -q --soname-synonyms=somalloc=nouserintercepts --run-libc-freeres=no \
+            --error-exitcode=9 "$program" 400 2>"$work/said" || { cat "$work/said" >&2; return 1; }
+        # It was ours that served.
+        grep -q '^spandrel: where' "$work/said" || { echo "$program ran on another malloc" >&2; return 1; }
+        passed=$((passed + 1))
+    done
+    rm -r "$work"
+    echo "memcheck: $passed programs, no error"
+}
+
+run_careful() {
+    CARGO_TARGET_DIR=$out/careful low cargo +nightly careful test --quiet -p fuzz --test seeded
 }
 
 name=${1:-}

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models instructions capi peers demo install programs map)
+parts=(rules format clippy docs debug release models reliability instructions capi peers demo install programs map)
 
 # A command, and its package if that has another name. valgrind counts the instructions; the rest comes
 # with cargo.
@@ -19,9 +19,17 @@ part_rules() { ci/rules.sh && ci/rules.sh --seeded; }
 part_format() { cargo fmt --all --check; }
 part_clippy() { cargo clippy --quiet --workspace --all-targets -- -D warnings; }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p spandrel; }
-part_debug() { cargo test --quiet --workspace; }
+part_debug() { cargo test --quiet --workspace --exclude fuzz; }
 part_release() { cargo test --quiet --release -p spandrel; }
 part_models() { ci/models.sh; }
+# What docs/RELIABILITY.md promises, in short: seeded cases over the doors and the floors, every call of the
+# system failing in turn, extremes, and a thread stopped at each place of every slow path. Attacks, forks,
+# threads and signals are programs of the part capi; the long forms are in ci/long.sh.
+part_reliability() {
+    cargo test --quiet --release -p fuzz
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/steps" RUSTFLAGS="--cfg spandrel_steps" \
+        cargo test --quiet --release -p fuzz --test steps
+}
 # The number of instructions of the fast path is exact, so it is a test; times are not.
 part_instructions() {
     need valgrind

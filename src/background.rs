@@ -226,7 +226,7 @@ fn tell(told: u64) -> u64 {
 /// Sleeps until the bell rings, unless it has rung since it was `heard`.
 fn sleep(heard: u32, most: Option<Duration>) {
     let time = most.map(|most| libc::timespec {
-        tv_sec: most.as_secs() as libc::time_t,
+        tv_sec: most.as_secs() as i64,
         tv_nsec: most.subsec_nanos() as libc::c_long,
     });
     let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);

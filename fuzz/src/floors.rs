@@ -226,6 +226,10 @@ impl Building {
         let ours: usize =
             hugepages.map(|w| (0..512).filter(|&h| w.owns(Hugepage(h))).count() * HUGEPAGE).sum();
         assert!(free <= ours && free + pages.stranded >= ours, "{stats}");
+        // And buddies that are free are the bigger run: every hugepage is whole.
+        let mut hugepages = self.pages().windows().flat_map(|w| (0..512).map(move |h| (w, h)));
+        let whole = hugepages.all(|(w, h)| !w.owns(Hugepage(h)) || w.look(Hugepage(h)).whole);
+        assert!(whole || pages.stranded != 0, "{stats}");
         // SAFETY: everything was given back, no hand is left, and the tower goes next.
         unsafe { self.system().end() };
     }
@@ -545,6 +549,12 @@ impl<'a> Hand<'a> {
     #[track_caller]
     pub fn check_all(&self) {
         self.held.iter().for_each(Held::check);
+    }
+
+    /// How many things it holds.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.held.len()
     }
 
     /// Gives everything back that it holds.

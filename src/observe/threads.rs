@@ -17,7 +17,7 @@ const MOST: usize = 4096;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A thread is let go after this long in any case.
-const LONGEST: libc::time_t = 60;
+const LONGEST: i64 = 60;
 
 /// Where the stacks of threads held still begin.
 static STACKS: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
