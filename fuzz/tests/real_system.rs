@@ -167,7 +167,7 @@ fn case(seed: u64, threads: u8, bytes: usize) -> Case {
 
 /// The work of one run: both doors, ill and well.
 fn work(seed: u64, threads: u8) {
-    const BYTES: usize = 500;
+    const BYTES: usize = 300;
     let cases = [case(seed, threads, BYTES), case(seed + 1, threads, BYTES)];
     let served =
         |door: &dyn Fn(&Case, bool), may_fail| cases.iter().for_each(|c| door(c, may_fail));
@@ -238,7 +238,7 @@ fn every_call_in_turn() {
                     if answer != MET {
                         break;
                     }
-                    number += 1 + number / 16;
+                    number += 1 + number / 8;
                 }
                 assert!(runs > 3, "{name}: no fault was met");
                 println!("{name}, {error}, {times}: {runs} runs, up to call {number}");

@@ -8,6 +8,7 @@
 #![cfg(spandrel_steps)]
 
 use fuzz::floors::{Building, Entry, Hand, Op};
+use fuzz::system::Kind;
 use spandrel::Spandrel;
 use spandrel::base::steps::set_hook;
 use spandrel::base::sync::{AtomicU32, Ordering::SeqCst};
@@ -198,6 +199,17 @@ const PATHS: &[Path] = &[
         name: "refill from the transfer cache",
         before: &[take(4, 129), take(4, 129), take(4, 129), give(255), give(100)],
         act: &[take(4, 129), take(4, 129)],
+    },
+    Path {
+        // Whoever maps a chunk of nodes second cannot give it back, and the books must know.
+        name: "spill while the system takes nothing back",
+        before: &[
+            take(4, 129),
+            take(4, 129),
+            take(4, 129),
+            Op::Fail { kinds: 1 << Kind::Unmap as u8, skip: 0, count: 255 },
+        ],
+        act: &[give(255)],
     },
     Path {
         name: "refill from spans",

@@ -71,6 +71,18 @@ macro_rules! stepping {
 
             #[inline]
             #[track_caller]
+            pub fn fetch_update(
+                &self,
+                store: Ordering,
+                load: Ordering,
+                f: impl FnMut($value) -> Option<$value>,
+            ) -> Result<$value, $value> {
+                step();
+                self.0.fetch_update(store, load, f)
+            }
+
+            #[inline]
+            #[track_caller]
             pub fn compare_exchange(
                 &self,
                 current: $value,
