@@ -4,7 +4,8 @@
 //! when statistics are wanted, the stream that the process starts with is kept under a number of its
 //! own, and written to only if it is still the same file.
 
-use ::spandrel::front::config::{attend, stats_at_exit, stats_path};
+use ::spandrel::base::options::Leaks;
+use ::spandrel::front::config::{attend, leaks_at_exit, stats_at_exit, stats_path};
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -30,7 +31,9 @@ const FIRST: c_int = 200;
 
 extern "C" fn at_start() {
     attend(false);
-    if !stats_at_exit() || stats_path().is_some() {
+    crate::reports::at_start();
+    let told = stats_at_exit() && stats_path().is_none();
+    if !told && leaks_at_exit().0 == Leaks::Off {
         return;
     }
     // SAFETY: a query about a descriptor, which may be closed.
@@ -50,11 +53,11 @@ extern "C" fn at_exit() {
     let stats = ::spandrel::stats();
     let (descriptor, kept) = match stats_path() {
         Some(path) => (open(&path), false),
-        None => (KEPT.load(Relaxed), true),
+        None => match kept_stream() {
+            Some(kept) => (kept, true),
+            None => return,
+        },
     };
-    if kept && identity(descriptor) != Some([FILE[0].load(Relaxed), FILE[1].load(Relaxed)]) {
-        return;
-    }
     let mut text = String::new();
     // Nothing unwinds out of here: without memory there is no text.
     if text.try_reserve(16 << 10).is_ok() {
@@ -68,6 +71,13 @@ extern "C" fn at_exit() {
         // SAFETY: opened above, or refused.
         unsafe { libc::close(descriptor) };
     }
+}
+
+/// The standard error that the process began with, if it is still the same file.
+pub fn kept_stream() -> Option<c_int> {
+    let kept = KEPT.load(Relaxed);
+    let file = [FILE[0].load(Relaxed), FILE[1].load(Relaxed)];
+    (identity(kept) == Some(file)).then_some(kept)
 }
 
 /// What tells one open file from another.
@@ -85,7 +95,7 @@ fn open(path: &[u8]) -> c_int {
 }
 
 /// What the kernel calls this process, as `ps` shows it.
-fn name() -> String {
+pub fn name() -> String {
     let mut name = std::fs::read("/proc/self/comm").unwrap_or_default();
     name.retain(|byte| byte.is_ascii_graphic());
     String::from_utf8(name).unwrap_or_default()

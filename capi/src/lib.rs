@@ -4,6 +4,7 @@
 //! library's own allocations served by the same heap.
 
 mod at_exit;
+mod reports;
 
 #[global_allocator]
 static A: ::spandrel::Spandrel = ::spandrel::Spandrel;

@@ -29,12 +29,33 @@ pub struct Arguments {
     /// stack. Processes that it starts record in FILE.PID.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// When the program exits, print to stderr every block that is still live, by the stack that allocated it,
+    /// and whether anything still leads to it; with =all, all places and not only the largest.
+    #[arg(long, value_name = "all", num_args = 0..=1, require_equals = true)]
+    leaks: Option<Option<All>>,
+    /// The exit code of a program that would end with 0 and has lost memory.
+    #[arg(long, value_name = "CODE", requires = "leaks", value_parser = clap::value_parser!(u8).range(1..))]
+    leaks_exit: Option<u8>,
+    /// Write a sampled heap profile to FILE when the program exits: for pprof, or, if it ends with .svg, a flame
+    /// graph of the heap at its peak. %p in it is the process id; without it FILE holds what the last of the
+    /// program's processes wrote.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
+    /// Bytes between two samples of the profile, on average, as in 64KiB; 1B samples every block.
+    #[arg(long, value_name = "SIZE", requires = "profile", default_value = "512KiB")]
+    profile_every: String,
     /// Use this library instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
     /// The program and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+/// Says that all is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum All {
+    All,
 }
 
 /// Does not return but for a failure.
@@ -91,6 +112,28 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
     }
     if let Some(file) = &arguments.trace {
         wishes.push(named("trace", fresh("trace", file)?)?);
+    }
+    if let Some(all) = arguments.leaks {
+        wishes.push(if all.is_some() { "leaks=all" } else { "leaks=on" }.into());
+    }
+    if let Some(code) = arguments.leaks_exit {
+        wishes.push(format!("leaks-exit={code}").into());
+    }
+    if let Some(file) = &arguments.profile {
+        let every = &arguments.profile_every;
+        let number = every.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+        let unit = every[number.len()..].to_ascii_lowercase();
+        let units = ["b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib"];
+        let known = units.contains(&unit.as_str())
+            && number.trim().parse::<f64>().is_ok_and(|number| number > 0.0);
+        if !known {
+            let message = format!(
+                "--profile-every {every}: wanted a size with its unit, as 64KiB, 1MiB; 1B samples all"
+            );
+            return Err(Refusal::new(crate::FAILED, message).into());
+        }
+        wishes.push(format!("profile={every}").into());
+        wishes.push(named("profile-file", file)?);
     }
     if wishes.is_empty() {
         return Ok(None);
@@ -155,6 +198,16 @@ mod tests {
             text(&["--map", "/tmp/none.map", "--map-every", "0.5s"], None).unwrap(),
             "map=/tmp/none.map,map-every=0.5s"
         );
+        assert_eq!(text(&["--leaks", "--leaks-exit=23"], None).unwrap(), "leaks=on,leaks-exit=23");
+        assert_eq!(text(&["--leaks=all"], None).unwrap(), "leaks=all");
+        assert_eq!(
+            text(&["--profile", "/a.svg", "--profile-every", "64KiB"], None).unwrap(),
+            "profile=64KiB,profile-file=/a.svg"
+        );
+        assert_eq!(
+            text(&["--profile", "/a"], Some("decay=1s")).unwrap(),
+            "decay=1s,profile=512KiB,profile-file=/a"
+        );
     }
 
     #[test]
@@ -169,6 +222,10 @@ mod tests {
         assert_eq!(
             says(&["--map", "/tmp/none.map", "--map-every", "soon"]),
             "--map-every soon: wanted a time with its unit, as 500ms, 10s, 2min"
+        );
+        assert_eq!(
+            says(&["--profile=/a", "--profile-every=some"]),
+            "--profile-every some: wanted a size with its unit, as 64KiB, 1MiB; 1B samples all"
         );
     }
 }

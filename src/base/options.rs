@@ -49,6 +49,18 @@ pub enum HugepagePolicy {
     Never,
 }
 
+/// Whether leaks are watched, and how much of what is live is shown at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Leaks {
+    /// Not.
+    Off = 0,
+    /// The largest places.
+    On,
+    /// All places.
+    All,
+}
+
 /// What a program or its environment wants changed; what is not named stays as it is.
 ///
 /// ```
@@ -66,6 +78,11 @@ pub struct Options {
     pub(crate) map: Option<bool>,
     pub(crate) map_every: Option<Duration>,
     pub(crate) trace: Option<bool>,
+    pub(crate) leaks: Option<Leaks>,
+    pub(crate) leaks_exit: Option<u8>,
+    pub(crate) profile: Option<usize>,
+    pub(crate) profile_file: Option<bool>,
+    pub(crate) tags: Option<bool>,
 }
 
 impl Options {
@@ -81,7 +98,33 @@ impl Options {
             map: None,
             map_every: None,
             trace: None,
+            leaks: None,
+            leaks_exit: None,
+            profile: None,
+            profile_file: None,
+            tags: None,
         }
+    }
+
+    /// Whether it is kept where each block was allocated, for [`leaks`](crate::leaks), from the first byte on.
+    /// The C library of this allocator prints what is live when the process ends. By default not.
+    pub const fn leaks(mut self, on: bool) -> Self {
+        self.leaks = Some(if on { Leaks::On } else { Leaks::Off });
+        self
+    }
+
+    /// A heap profile from the first byte on ([`profile`](crate::profile)), with a sample every so many bytes
+    /// on average; 0 for none. By default none.
+    pub const fn profile(mut self, interval: usize) -> Self {
+        self.profile = Some(interval);
+        self
+    }
+
+    /// Whether blocks are put down to [`tag`](crate::tag)s, as [`count_tags`](crate::count_tags) says. By
+    /// default not.
+    pub const fn tags(mut self, on: bool) -> Self {
+        self.tags = Some(on);
+        self
     }
 
     /// How long free memory stays. By default 10 s.
@@ -168,6 +211,11 @@ impl Options {
             | u32::from(self.map.is_some()) << 16
             | u32::from(self.map_every.is_some()) << 17
             | u32::from(self.trace.is_some()) << 18
+            | u32::from(self.leaks.is_some()) << 20
+            | u32::from(self.leaks_exit.is_some()) << 21
+            | u32::from(self.profile.is_some()) << 22
+            | u32::from(self.profile_file.is_some()) << 23
+            | u32::from(self.tags.is_some()) << 24
     }
 
     /// These wishes but for the options in `named`.
@@ -183,6 +231,11 @@ impl Options {
         self.map = self.map.filter(|_| named & 1 << 16 == 0);
         self.map_every = self.map_every.filter(|_| named & 1 << 17 == 0);
         self.trace = self.trace.filter(|_| named & 1 << 18 == 0);
+        self.leaks = self.leaks.filter(|_| named & 1 << 20 == 0);
+        self.leaks_exit = self.leaks_exit.filter(|_| named & 1 << 21 == 0);
+        self.profile = self.profile.filter(|_| named & 1 << 22 == 0);
+        self.profile_file = self.profile_file.filter(|_| named & 1 << 23 == 0);
+        self.tags = self.tags.filter(|_| named & 1 << 24 == 0);
         self
     }
 }
@@ -195,7 +248,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 9] = [
+static KEYS: [Key; 14] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -293,6 +346,63 @@ static KEYS: [Key; 9] = [
             Some(())
         },
     },
+    Key {
+        name: "leaks",
+        allowed: "on, off, or all",
+        set: |options, value| {
+            options.leaks = Some(match value {
+                b"on" => Leaks::On,
+                b"off" => Leaks::Off,
+                b"all" => Leaks::All,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "leaks-exit",
+        allowed: "an exit code, 1 to 255",
+        set: |options, value| {
+            let code = u8::try_from(digits(value)?).ok().filter(|&code| code != 0)?;
+            options.leaks_exit = Some(code);
+            Some(())
+        },
+    },
+    Key {
+        name: "profile",
+        allowed: "the bytes between two samples (512KiB, 1B samples all), or off",
+        set: |options, value| {
+            options.profile = Some(match value {
+                b"off" => 0,
+                _ => size(value).filter(|&bytes| bytes != 0)?,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "profile-file",
+        allowed: "off, or the absolute path of a file",
+        set: |options, value| {
+            options.profile_file = Some(match value {
+                [b'/', ..] => true,
+                b"off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "tags",
+        allowed: "on or off",
+        set: |options, value| {
+            options.tags = Some(match value {
+                b"on" => true,
+                b"off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
 ];
 
 /// An item that was not understood.
@@ -369,6 +479,11 @@ fn limit(text: &[u8]) -> Option<Limit> {
         let share = number(text, |unit| (unit == b"%").then_some(1))?;
         return (1..=100).contains(&share).then_some(Limit::CgroupShare(share as u8));
     }
+    let bytes = size(text)?;
+    (bytes >= 1 << 20).then_some(Limit::Bytes(bytes))
+}
+
+fn size(text: &[u8]) -> Option<usize> {
     let bytes = number(text, |unit| {
         Some(match unit {
             b"KB" | b"kB" => 1000,
@@ -383,7 +498,7 @@ fn limit(text: &[u8]) -> Option<Limit> {
             _ => return None,
         })
     })?;
-    (bytes >= 1 << 20).then_some(Limit::Bytes(usize::try_from(bytes).ok()?))
+    usize::try_from(bytes).ok()
 }
 
 fn time(text: &[u8]) -> Option<Duration> {
@@ -453,6 +568,21 @@ mod tests {
     }
 
     #[test]
+    fn who_watches() {
+        let (options, said) =
+            problems("leaks=all,leaks-exit=23,profile=1.5MiB,profile-file=/a.svg,tags=on");
+        assert_eq!(said, [""; 0]);
+        assert_eq!((options.leaks, options.leaks_exit), (Some(Leaks::All), Some(23)));
+        assert_eq!((options.profile, options.profile_file), (Some(3 << 19), Some(true)));
+        assert_eq!((options.tags, options.named()), (Some(true), 31 << 20));
+        assert_eq!(problems("profile=off").0, Options::new().profile(0));
+        assert_eq!(options.without(31 << 20), Options::new());
+        for text in ["leaks=some", "leaks-exit=0", "leaks-exit=256", "profile=0B", "profile=512"] {
+            assert_eq!(problems(text).1.len(), 1, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_told_with_what_is() {
         let (options, said) = problems("decay=soon,colour=blue,hugepages,stats=exit");
         assert_eq!(options, Options::new().stats_at_exit(true));
@@ -462,7 +592,8 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats, map, map-every, trace",
+                 background, hugepages, stats, map, map-every, trace, leaks, leaks-exit, \
+                 profile, profile-file, tags",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",
             ]

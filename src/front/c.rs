@@ -44,7 +44,7 @@ pub unsafe fn malloc(size: usize) -> *mut c_void {
 
 #[cold]
 #[inline(never)]
-fn malloc_slow(size: usize) -> *mut c_void {
+pub(super) fn malloc_slow(size: usize) -> *mut c_void {
     or_enomem(bare::alloc_slow(size))
 }
 

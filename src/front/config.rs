@@ -7,11 +7,12 @@
 use super::building::pages;
 use super::{map, trace};
 use crate::background;
-use crate::base::options::{Options, VARIABLE};
+use crate::base::options::{Leaks, Options, VARIABLE};
 use crate::base::sync::AtomicU32;
 use crate::base::sync::Ordering::Relaxed;
 use crate::os::Os;
 use crate::page::Limits;
+use crate::watch::{mode, sample};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8};
 
@@ -34,6 +35,13 @@ static STATS_AT_EXIT: AtomicBool = AtomicBool::new(false);
 /// the environment they were started with.
 static STATS_PATH: [AtomicU8; PATH_MAX] = [const { AtomicU8::new(0) }; PATH_MAX];
 
+/// What is to be shown of leaks at the end, and the exit code then, or 0.
+static LEAKS: AtomicU8 = AtomicU8::new(0);
+static LEAKS_EXIT: AtomicU8 = AtomicU8::new(0);
+
+/// The file of the heap profile; all zero for none.
+static PROFILE_PATH: [AtomicU8; PATH_MAX] = [const { AtomicU8::new(0) }; PATH_MAX];
+
 pub use crate::os::file::PATH_MAX;
 
 /// Whether a snapshot was asked for at the end of the process. For the C door, which has one to hook.
@@ -44,6 +52,25 @@ pub fn stats_at_exit() -> bool {
 /// The file that the snapshot is appended to, a path that ends with a zero; none for standard error.
 pub fn stats_path() -> Option<[u8; PATH_MAX]> {
     let path = core::array::from_fn(|i| STATS_PATH[i].load(Relaxed));
+    (path[0] != 0).then_some(path)
+}
+
+/// What is to be shown of what is live at the end of the process, and the exit code of one that has lost
+/// memory. For the C door.
+pub fn leaks_at_exit() -> (Leaks, Option<u8>) {
+    let wanted = match LEAKS.load(Relaxed) {
+        0 => Leaks::Off,
+        1 => Leaks::On,
+        _ => Leaks::All,
+    };
+    let code = LEAKS_EXIT.load(Relaxed);
+    (wanted, (code != 0).then_some(code))
+}
+
+/// The file that the heap profile is written to at the end of the process, a path that ends with a zero. For
+/// the C door.
+pub fn profile_path() -> Option<[u8; PATH_MAX]> {
+    let path = core::array::from_fn(|i| PROFILE_PATH[i].load(Relaxed));
     (path[0] != 0).then_some(path)
 }
 
@@ -146,6 +173,24 @@ fn apply(options: &Options) {
     if let Some(stats) = options.stats {
         STATS_AT_EXIT.store(stats, Relaxed);
     }
+    if let Some(code) = options.leaks_exit {
+        LEAKS_EXIT.store(code, Relaxed);
+    }
+    if let Some(leaks) = options.leaks {
+        LEAKS.store(leaks as u8, Relaxed);
+        watch(mode::LEAKS, leaks != Leaks::Off);
+    }
+    if let Some(tags) = options.tags {
+        watch(mode::TAGS, tags);
+    }
+    if let Some(interval) = options.profile {
+        mode::off(mode::PROFILE);
+        watch(mode::PROFILE, interval != 0 && sample::begin(interval));
+    }
+}
+
+fn watch(who: u64, on: bool) {
+    if on { mode::on(who) } else { mode::off(who) }
 }
 
 unsafe extern "C" {
@@ -174,6 +219,10 @@ fn read_environment() {
         // The last byte stays zero: a longer path is cut off, and then names no file.
         let path = Options::path(text, "stats").unwrap_or_default();
         for (to, &byte) in STATS_PATH[..PATH_MAX - 1].iter().zip(path) {
+            to.store(byte, Relaxed);
+        }
+        let path = Options::path(text, "profile-file").unwrap_or_default();
+        for (to, &byte) in PROFILE_PATH[..PATH_MAX - 1].iter().zip(path) {
             to.store(byte, Relaxed);
         }
         apply(&options);

@@ -7,6 +7,7 @@ pub mod bare;
 pub mod building;
 pub mod c;
 pub mod config;
+pub mod doors;
 mod fork;
 pub mod map;
 mod observed;

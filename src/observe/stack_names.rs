@@ -91,19 +91,31 @@ pub fn name(symbols: &Symbols, at: usize, frame: Option<&Frame>) -> String {
     }
 }
 
-/// A stack as lines of text, innermost first, at most `most` of them.
+/// A file of the Rust library without the commit it is of.
+fn shortened(file: &str) -> &str {
+    let rest = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
+    rest.map_or(file, |(_, rest)| rest)
+}
+
+/// A stack as lines of text, innermost first and as far out as the program goes, at most `most` of them.
 pub fn lines(symbols: &Symbols, id: StackId, most: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    for call in calls(symbols, id) {
+    'stack: for call in calls(symbols, id) {
         if call.frames.is_empty() {
             lines.push(symbols.place(call.at));
         }
         for frame in &call.frames {
+            if frame.function.contains("__rust_begin_short_backtrace") {
+                break 'stack;
+            }
             let mut line = name(symbols, call.at, Some(frame));
             if !frame.file.is_empty() {
-                let _ = write!(line, "  {}:{}", frame.file, frame.line);
+                let _ = write!(line, "  {}:{}", shortened(&frame.file), frame.line);
             }
             lines.push(line);
+            if frame.function == "main" {
+                break 'stack;
+            }
         }
     }
     if lines.len() > most {

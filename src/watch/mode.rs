@@ -51,6 +51,7 @@ pub fn has(bits: u64) -> bool {
 
 /// Switches consumers on: they see every call that any thread begins after this.
 pub fn on(bits: u64) {
+    crate::front::doors::trim();
     let ledger = if bits & KEEPS_LEDGER != 0 { LEDGER } else { 0 };
     loop {
         let was = BUILDING.switch_on(PINNED);

@@ -53,11 +53,12 @@ static NEVER_INLINE struct node *make_ring(void) {
 
 static NEVER_INLINE void lose_ring(void) { sink = make_ring(), sink = 0; }
 
-static void *kept_by_variable;
-static struct node *kept_list;
-static char *kept_inside;
-static __thread void *kept_by_thread;
-static void **kept_mapping;
+/* Not static: what nobody reads the compiler does not write. */
+void *kept_by_variable;
+struct node *kept_list;
+char *kept_inside;
+__thread void *kept_by_thread;
+void **kept_mapping;
 
 static NEVER_INLINE void keep(void) {
     kept_by_variable = malloc(2000);

@@ -1,8 +1,8 @@
 //! Values that are lost in known places, and the same done right.
 
+use std::cell::RefCell;
 use std::hint::black_box;
 use std::rc::Rc;
-use std::cell::RefCell;
 
 struct Node {
     _name: String,
