@@ -202,7 +202,7 @@ struct Actor<'a, D> {
 
 impl<D: Door> Actor<'_, D> {
     fn step(&mut self, op: Op, alone: bool) {
-        crate::trace(&op);
+        crate::trace_step(&op);
         let full = self.bytes > MOST_BYTES || self.held.len() > MOST_BLOCKS;
         match op {
             Op::Take { .. } | Op::Many { .. } if full => {

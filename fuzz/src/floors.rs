@@ -286,7 +286,7 @@ impl<'a> Hand<'a> {
     /// Does one step.
     #[track_caller]
     pub fn step(&mut self, op: Op, alone: bool) {
-        crate::trace(&op);
+        crate::trace_step(&op);
         let b = self.building;
         if !alone && op.troubles() {
             b.troubled.store(true, Relaxed);

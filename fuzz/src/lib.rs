@@ -12,15 +12,25 @@
 
 pub mod doors;
 pub mod floors;
+#[path = "../../cli/src/map/file.rs"]
+#[allow(dead_code, missing_docs)]
+mod map_file;
+#[path = "../../cli/src/names.rs"]
+#[allow(dead_code, missing_docs)]
+mod names;
 mod options;
+mod readers;
 pub mod shadow;
 pub mod size;
 pub mod system;
+#[allow(dead_code, missing_docs)]
+mod trace;
 
 pub use options::options;
+pub use readers::readers;
 
 /// Prints a step before it is done, when `FUZZ_TRACE` is set.
-fn trace(step: &dyn std::fmt::Debug) {
+fn trace_step(step: &dyn std::fmt::Debug) {
     static WANTED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     if *WANTED.get_or_init(|| std::env::var_os("FUZZ_TRACE").is_some()) {
         println!("{:?}: {step:?}", std::thread::current().id());
@@ -31,7 +41,7 @@ fn trace(step: &dyn std::fmt::Debug) {
 pub type Target = fn(&[u8]);
 
 /// All of them by name. The doors share one process-wide allocator, so one case of theirs runs at a time.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("rust_door", rust_door),
     ("c_door", c_door),
     ("caches", caches),
@@ -39,6 +49,7 @@ pub const TARGETS: [(&str, Target); 7] = [
     ("spans", spans),
     ("pages", pages),
     ("options", options),
+    ("readers", readers),
 ];
 
 /// `GlobalAlloc` as Rust programs call it.

@@ -68,4 +68,4 @@ macro_rules! targets {
     };
 }
 
-targets! { rust_door c_door caches transfer spans pages options }
+targets! { rust_door c_door caches transfer spans pages options readers }

@@ -1,0 +1,4 @@
+//! libFuzzer on [`fuzz::readers`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::readers(data));
