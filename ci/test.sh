@@ -19,7 +19,10 @@ part_rules() { ci/rules.sh && ci/rules.sh --seeded; }
 part_format() { cargo fmt --all --check; }
 part_clippy() { cargo clippy --quiet --workspace --all-targets -- -D warnings; }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p spandrel; }
-part_debug() { cargo test --quiet --workspace --exclude fuzz; }
+part_debug() {
+    need gcc
+    cargo test --quiet --workspace --exclude fuzz
+}
 part_release() { cargo test --quiet --release -p spandrel; }
 part_models() { ci/models.sh; }
 # What docs/RELIABILITY.md promises, in short: seeded cases over the doors and the floors, every call of the
@@ -73,12 +76,12 @@ part_map() {
     [ -e /usr/lib/python3/dist-packages/selenium ] || need no-selenium-here python3-selenium
     local out
     out=$(mktemp -d)
-    cc -O1 -o "$out/fragments" ci/map/fragments.c
+    cc -g -O1 -o "$out/fragments" ci/map/fragments.c
     cargo build --quiet -p spandrel-cli
     local command=${CARGO_TARGET_DIR:-target}/debug/spandrel
-    XDG_CACHE_HOME=$out "$command" run --map "$out/heap.map" --map-every 20ms -- "$out/fragments"
+    XDG_CACHE_HOME=$out "$command" run --map "$out/heap.map" --sites all --map-every 50ms -- "$out/fragments"
     "$command" map "$out/heap.map" -o "$out/heap.html"
-    timeout 120 /usr/bin/python3 ci/map/click.py "$out/heap.html" "$out/heap.png"
+    timeout 120 /usr/bin/python3 ci/map/click.py "$out/heap.html" "$out/heap.png" --sites
     test -s "$out/heap.png"
     rm -r "$out"
 }

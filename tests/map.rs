@@ -131,13 +131,17 @@ fn at_exit_at_a_signal_and_in_between() {
         return;
     }
     let path = file("named");
-    child::passes_with(NAME, &format!("map={}, map-every=5ms", path.display()));
+    child::passes_with(NAME, &format!("map={}, map-every=5ms, map-sites=all", path.display()));
     let text = fs::read_to_string(&path).unwrap();
     fs::remove_file(&path).unwrap();
     // The signal's, the end's, and at least one in between.
     assert!(snapshots(&text) >= 3, "{}", snapshots(&text));
     let ends = text.lines().filter(|line| line.starts_with("{\"end\":")).count();
     assert_eq!(ends, snapshots(&text), "each is whole");
+    // Who holds what, and what the numbers mean.
+    for what in ["\"sites\":[[", "{\"stack\":", "\"frames\":[", "{\"maps\":\""] {
+        assert!(text.contains(what), "{what}");
+    }
 }
 
 #[test]

@@ -1,15 +1,18 @@
+/* Leaves a heap full of holes, and raises SIGUSR2 for one more snapshot. */
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <signal.h>
 static void *keep[200000];
+__attribute__((noinline)) static void *grow_cache(size_t size) { return malloc(size); }
+
 int main(void) {
     unsigned seed = 1;
     for (int round = 0; round < 6; round++) {
         for (int i = 0; i < 200000; i++) {
             seed = seed * 1103515245 + 12345;
-            if (!keep[i] && (seed >> 16) % 3) keep[i] = malloc(16 + (seed >> 8) % 900);
+            if (!keep[i] && (seed >> 16) % 3) keep[i] = grow_cache(16 + (seed >> 8) % 900);
         }
         for (int i = 0; i < 200000; i++) {
             seed = seed * 1103515245 + 12345;

@@ -25,6 +25,11 @@ pub struct Arguments {
     /// Add a snapshot to the map this often, as in `500ms`, `10s`; at the first slow call after that.
     #[arg(long, value_name = "TIME", requires = "map")]
     map_every: Option<String>,
+    /// Whose call sites are in the map: of blocks sampled every 16 KiB on average, of all blocks (every
+    /// call then costs about a microsecond), or of none (then the map costs nothing until it is written).
+    #[arg(long, value_name = "WHOSE", requires = "map", value_parser = ["sampled", "all", "off"],
+          default_value = "sampled")]
+    sites: String,
     /// Record every allocation and every free in FILE, for `spandrel trace`: thread, time, size, address and
     /// stack. Processes that it starts record in FILE.PID.
     #[arg(long, value_name = "FILE")]
@@ -97,6 +102,7 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
     }
     if let Some(file) = &arguments.map {
         wishes.push(named("map", fresh("map", file)?)?);
+        wishes.push(format!("map-sites={}", arguments.sites).into());
     }
     if let Some(every) = &arguments.map_every {
         let known = every.contains(|digit: char| digit.is_ascii_digit() && digit != '0')
@@ -196,7 +202,7 @@ mod tests {
         assert_eq!(text(&["--stats=/tmp/a b"], Some("")).unwrap(), "stats=/tmp/a b");
         assert_eq!(
             text(&["--map", "/tmp/none.map", "--map-every", "0.5s"], None).unwrap(),
-            "map=/tmp/none.map,map-every=0.5s"
+            "map=/tmp/none.map,map-sites=sampled,map-every=0.5s"
         );
         assert_eq!(text(&["--leaks", "--leaks-exit=23"], None).unwrap(), "leaks=on,leaks-exit=23");
         assert_eq!(text(&["--leaks=all"], None).unwrap(), "leaks=all");

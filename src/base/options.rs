@@ -77,12 +77,21 @@ pub struct Options {
     pub(crate) stats: Option<bool>,
     pub(crate) map: Option<bool>,
     pub(crate) map_every: Option<Duration>,
+    pub(crate) map_sites: Option<Sites>,
     pub(crate) trace: Option<bool>,
     pub(crate) leaks: Option<Leaks>,
     pub(crate) leaks_exit: Option<u8>,
     pub(crate) profile: Option<usize>,
     pub(crate) profile_file: Option<bool>,
     pub(crate) tags: Option<bool>,
+}
+
+/// Which blocks' call sites are in a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sites {
+    None,
+    Sampled,
+    All,
 }
 
 impl Options {
@@ -97,6 +106,7 @@ impl Options {
             stats: None,
             map: None,
             map_every: None,
+            map_sites: None,
             trace: None,
             leaks: None,
             leaks_exit: None,
@@ -216,6 +226,7 @@ impl Options {
             | u32::from(self.profile.is_some()) << 22
             | u32::from(self.profile_file.is_some()) << 23
             | u32::from(self.tags.is_some()) << 24
+            | u32::from(self.map_sites.is_some()) << 19
     }
 
     /// These wishes but for the options in `named`.
@@ -236,6 +247,7 @@ impl Options {
         self.profile = self.profile.filter(|_| named & 1 << 22 == 0);
         self.profile_file = self.profile_file.filter(|_| named & 1 << 23 == 0);
         self.tags = self.tags.filter(|_| named & 1 << 24 == 0);
+        self.map_sites = self.map_sites.filter(|_| named & 1 << 19 == 0);
         self
     }
 }
@@ -248,7 +260,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 14] = [
+static KEYS: [Key; 15] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -331,6 +343,19 @@ static KEYS: [Key; 14] = [
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), at least 1ms",
         set: |options, value| {
             options.map_every = Some(time(value).filter(|time| !time.is_zero())?);
+            Some(())
+        },
+    },
+    Key {
+        name: "map-sites",
+        allowed: "off, sampled or all",
+        set: |options, value| {
+            options.map_sites = Some(match value {
+                b"off" => Sites::None,
+                b"sampled" => Sites::Sampled,
+                b"all" => Sites::All,
+                _ => return None,
+            });
             Some(())
         },
     },
@@ -592,7 +617,7 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats, map, map-every, trace, leaks, leaks-exit, \
+                 background, hugepages, stats, map, map-every, map-sites, trace, leaks, leaks-exit, \
                  profile, profile-file, tags",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",

@@ -229,7 +229,7 @@ fn read_environment() {
         if options.map == Some(true)
             && let Some(path) = Options::path(text, "map")
         {
-            map::begin(path, options.map_every);
+            map::begin(path, options.map_every, options.map_sites);
         }
         if options.trace == Some(true)
             && let Some(path) = Options::path(text, "trace")

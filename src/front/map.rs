@@ -5,9 +5,11 @@
 //! A process that finds the file taken by another writes to one with its number behind the name.
 
 use super::building::{BUILDING, pages};
+use crate::base::options::Sites;
 use crate::observe::map::{self, Refused};
 use crate::os::Os;
 use crate::os::file::{File, PATH_MAX, Path, pid};
+use crate::watch::{mode, sample};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
@@ -24,6 +26,9 @@ static EVERY: AtomicU64 = AtomicU64::new(0);
 static NEXT: AtomicU64 = AtomicU64::new(0);
 /// Whether the snapshot of the end has been written.
 static ENDED: AtomicU32 = AtomicU32::new(0);
+
+/// Bytes between two samples, on average.
+const SAMPLE_EVERY: usize = 16 << 10;
 
 /// Run by the loader after `main` has returned or `exit` was called.
 #[used]
@@ -59,7 +64,7 @@ pub(super) fn append(path: &[u8]) -> Result<(), c_int> {
 }
 
 /// The environment names a file.
-pub(super) fn begin(path: &[u8], every: Option<Duration>) {
+pub(super) fn begin(path: &[u8], every: Option<Duration>, sites: Option<Sites>) {
     for (to, &byte) in NAMED[..PATH_MAX - 1].iter().zip(path) {
         to.store(byte, Relaxed);
     }
@@ -70,6 +75,15 @@ pub(super) fn begin(path: &[u8], every: Option<Duration>) {
         NEXT.store(pages().os().now_ms() + every, Relaxed);
         EVERY.store(every, Relaxed);
         super::config::unsettle();
+    }
+    match sites {
+        None | Some(Sites::None) => {}
+        Some(Sites::All) => mode::on(mode::LEAKS),
+        Some(Sites::Sampled) => {
+            if !mode::has(mode::PROFILE) && sample::begin(SAMPLE_EVERY) {
+                mode::on(mode::PROFILE);
+            }
+        }
     }
     // SAFETY: all zeros is a value of this plain struct.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };

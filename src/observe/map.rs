@@ -7,6 +7,10 @@
 //! {"window":A}                                 a window begins: the hugepages that follow lie in it
 //! {"h":I,"n":1,...}                            a hugepage: free and clean granules, spans, blocks
 //! {"mapping":A,"bytes":B}                      a block with a mapping of its own
+//! {"sample":A,"size":S,"stack":K,...}          a sampled block that is alive, where samples are taken
+//! {"stack":K,"frames":[...]}                   the addresses behind a stack's number
+//! {"tag":T,"name":"..."}                       a tag's name
+//! {"maps":"..."}                               a line of /proc/self/maps that is of code
 //! {"end":N,"lines":L,"check":C}                the snapshot is whole; C: FNV-1a of its lines before
 //! ```
 //!
@@ -25,9 +29,10 @@ use crate::os::file::{File, pid};
 use crate::page::{Grain, Window};
 use crate::span::{Span, SpanTable, Spans};
 use crate::transfer::Transfer;
+use crate::watch::{ledger, mode, sample, stacks, tags};
 use core::cell::UnsafeCell;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32};
+use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
 
 /// The version of the lines.
 pub const VERSION: u32 = 1;
@@ -84,15 +89,40 @@ struct Workspace {
     cached: [AtomicU16; GRANULES_PER_WINDOW],
     /// The same, between threads.
     waiting: [AtomicU16; GRANULES_PER_WINDOW],
+    /// Which stacks and which tags have been named in this snapshot.
+    stacks: [AtomicU64; STACKS / 64],
+    tags: [AtomicU64; TAGS / 64],
+    /// Of one hugepage: who holds what is alive there.
+    sites: UnsafeCell<[Site; SITES]>,
 }
 
-// SAFETY: `buffer` is touched only by who has set `BUSY`; the rest is atomic.
+/// Numbers that stacks and tags have.
+const STACKS: usize = 1 << 24;
+const TAGS: usize = 1 << 16;
+/// Sites of one hugepage that are told apart; the rest is nobody's.
+const SITES: usize = 256;
+
+/// Whoever holds blocks.
+#[derive(Clone, Copy)]
+struct Site {
+    stack: u32,
+    tag: u16,
+    blocks: u32,
+    bytes: usize,
+}
+
+const NO_SITE: Site = Site { stack: 0, tag: 0, blocks: 0, bytes: 0 };
+
+// SAFETY: `buffer` and `sites` are touched only by who has set `BUSY`; the rest is atomic.
 unsafe impl Sync for Workspace {}
 
 static WORKSPACE: Workspace = Workspace {
     buffer: UnsafeCell::new([0; BUFFER]),
     cached: [const { AtomicU16::new(0) }; GRANULES_PER_WINDOW],
     waiting: [const { AtomicU16::new(0) }; GRANULES_PER_WINDOW],
+    stacks: [const { AtomicU64::new(0) }; STACKS / 64],
+    tags: [const { AtomicU64::new(0) }; TAGS / 64],
+    sites: UnsafeCell::new([NO_SITE; SITES]),
 };
 /// The process in which a snapshot is being written; 0 for none.
 static BUSY: AtomicU32 = AtomicU32::new(0);
@@ -178,15 +208,7 @@ fn command(out: &mut Out<'_>) -> fmt::Result {
     let mut text = [0; 512];
     let length = file.read(0, &mut text);
     let text = text.get(..length).unwrap_or_default();
-    for &byte in text.strip_suffix(&[0]).unwrap_or(text) {
-        match byte {
-            0 => out.write_char(' ')?,
-            b'"' | b'\\' => out.write_char('\'')?,
-            0x20..0x7f => out.write_char(byte as char)?,
-            _ => out.write_char('?')?,
-        }
-    }
-    Ok(())
+    plain(out, text.strip_suffix(&[0]).unwrap_or(text))
 }
 
 fn snapshot<O: Os>(out: &mut Out<'_>, building: &Caches<Transfer<Spans<O>>>) -> fmt::Result {
@@ -216,6 +238,12 @@ fn snapshot<O: Os>(out: &mut Out<'_>, building: &Caches<Transfer<Spans<O>>>) -> 
     for (at, bytes) in pages.mappings() {
         write!(out, "{{\"mapping\":{at},\"bytes\":{bytes}}}")?;
         out.end_line()?;
+    }
+    if mode::has(mode::PROFILE) {
+        samples(out)?;
+    }
+    if mode::has(mode::PROFILE | mode::LEDGER) {
+        names(out)?;
     }
     let (lines, check) = (out.lines - from + 1, out.check);
     write!(out, "{{\"end\":{number},\"lines\":{lines},\"check\":\"{check:016x}\"}}")?;
@@ -363,7 +391,138 @@ fn contents(out: &mut Out<'_>, window: &Window<SpanTable>, hugepage: Hugepage) -
             comma = ",";
         }
     }
+    write!(out, "]")?;
+    if mode::has(mode::LEDGER) {
+        sites(out, window, hugepage)?;
+    }
+    Ok(())
+}
+
+/// Remembers that a stack or a tag has to be named.
+fn note(bits: &[AtomicU64], number: usize) {
+    if let Some(word) = bits.get(number / 64) {
+        word.fetch_or(1 << (number % 64), Relaxed);
+    }
+}
+
+/// Who holds what is alive in a hugepage, as the ledger knows it: `[stack, tag, bytes, blocks]`. A block
+/// counts where it begins.
+fn sites(out: &mut Out<'_>, window: &Window<SpanTable>, hugepage: Hugepage) -> fmt::Result {
+    // SAFETY: whoever is in here has set `BUSY`, and is in here once.
+    let sites = unsafe { &mut *WORKSPACE.sites.get() };
+    sites.fill(NO_SITE);
+    let mut add = |at: usize| {
+        let Some(entry) = ledger::find(at).and_then(|block| block.live()) else { return };
+        let hash = (entry.birth ^ u32::from(entry.tag) << 7).wrapping_mul(0x9e37_79b1) >> 8;
+        // The last place is everybody's for whom there is no other.
+        let places = (0..SITES).map(|step| (hash as usize + step) % SITES);
+        for (tries, place) in places.enumerate() {
+            let site = &mut sites[place];
+            let its = site.stack == entry.birth && site.tag == entry.tag;
+            if site.blocks == 0 || its || tries + 1 == SITES {
+                (site.stack, site.tag) = (entry.birth, entry.tag);
+                site.blocks += 1;
+                site.bytes += entry.size;
+                return;
+            }
+        }
+    };
+    for granule in (0..GRANULES_PER_HUGEPAGE as u32).map(|bit| hugepage.granule(bit)) {
+        let start = window.address(granule);
+        match window.usage(granule) {
+            Use::Span(class) if Span::at(window, start, class).start() == start => {
+                let shape = class.shape();
+                (0..shape.objects).for_each(|i| add(start + (i * shape.size) as usize));
+            }
+            Use::Large => add(start),
+            _ => {}
+        }
+    }
+    write!(out, ",\"sites\":[")?;
+    let mut comma = "";
+    for site in sites.iter().filter(|site| site.blocks > 0) {
+        write!(out, "{comma}[{},{},{},{}]", site.stack, site.tag, site.bytes, site.blocks)?;
+        comma = ",";
+        note(&WORKSPACE.stacks, site.stack as usize);
+        note(&WORKSPACE.tags, site.tag.into());
+    }
     write!(out, "]")
+}
+
+/// Sampled blocks that are alive.
+fn samples(out: &mut Out<'_>) -> fmt::Result {
+    let mut result = Ok(());
+    sample::each_live(|at, size, stack| {
+        note(&WORKSPACE.stacks, stack as usize);
+        result = result
+            .and_then(|()| write!(out, "{{\"sample\":{at},\"size\":{size},\"stack\":{stack}}}"))
+            .and_then(|()| out.end_line());
+    });
+    result
+}
+
+/// The names of what was noted, and what their addresses belong to.
+fn names(out: &mut Out<'_>) -> fmt::Result {
+    let mut frames = [0; stacks::DEPTH];
+    for id in noted(&WORKSPACE.stacks) {
+        let count = stacks::frames(id as u32, &mut frames).min(frames.len());
+        write!(out, "{{\"stack\":{id},\"frames\":[")?;
+        for (index, frame) in frames.iter().take(count).enumerate() {
+            write!(out, "{}{frame}", if index == 0 { "" } else { "," })?;
+        }
+        write!(out, "]}}")?;
+        out.end_line()?;
+    }
+    let mut name = [0; 256];
+    for tag in noted(&WORKSPACE.tags) {
+        let Some(length) = tags::name(tag as u16, &mut name) else { continue };
+        write!(out, "{{\"tag\":{tag},\"name\":\"")?;
+        plain(out, name.get(..length).unwrap_or_default())?;
+        write!(out, "\"}}")?;
+        out.end_line()?;
+    }
+    let Some(path) = crate::os::file::Path::of(b"/proc/self/maps") else { return Ok(()) };
+    let Ok(maps) = File::read_only(&path) else { return Ok(()) };
+    let (mut text, mut at) = ([0; 4096], 0);
+    loop {
+        let read = maps.read(at, &mut text);
+        let text = text.get(..read).unwrap_or_default();
+        // A line longer than all of this is none that is wanted.
+        let Some(end) = text.iter().rposition(|&byte| byte == b'\n') else { return Ok(()) };
+        at += end as u64 + 1;
+        for line in text[..end].split(|&byte| byte == b'\n') {
+            let mut words = line.split(|&byte| byte == b' ');
+            let code = words.nth(1).is_some_and(|rights| rights.get(2) == Some(&b'x'));
+            if code && !line.ends_with(b"]") {
+                write!(out, "{{\"maps\":\"")?;
+                plain(out, line)?;
+                write!(out, "\"}}")?;
+                out.end_line()?;
+            }
+        }
+    }
+}
+
+/// The numbers that were noted, each once: they are forgotten.
+fn noted(bits: &[AtomicU64]) -> impl Iterator<Item = usize> {
+    bits.iter().enumerate().flat_map(|(index, word)| {
+        let mut left = if word.load(Relaxed) == 0 { 0 } else { word.swap(0, Relaxed) };
+        core::iter::from_fn(move || {
+            let bit = left.trailing_zeros();
+            left &= left.checked_sub(1)?;
+            Some(index * 64 + bit as usize)
+        })
+    })
+}
+
+/// Text that may stand in quotes.
+fn plain(out: &mut Out<'_>, text: &[u8]) -> fmt::Result {
+    text.iter().try_for_each(|&byte| match byte {
+        0 => out.write_char(' '),
+        b'"' | b'\\' => out.write_char('\''),
+        0x20..0x7f => out.write_char(byte as char),
+        _ => out.write_char('?'),
+    })
 }
 
 const _: () = assert!(CLASSES <= u8::MAX as usize);

@@ -1,5 +1,6 @@
 //! Reads map files: all of it, or an error that says what is wrong in which line.
 
+use crate::names::{Module, Names};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -88,7 +89,7 @@ pub struct Hugepage {
     #[serde(default)]
     pub blocks: Vec<[u32; 2]>,
     /// Who holds what is alive here, where that is known: stack, tag, bytes, blocks.
-    #[serde(default)]
+    #[serde(default, skip_serializing)]
     pub sites: Vec<[u64; 4]>,
 }
 
@@ -117,6 +118,17 @@ pub struct Snapshot {
     pub threads: Vec<Thread>,
     pub windows: Vec<Window>,
     pub mappings: Vec<Mapping>,
+    /// Sampled blocks that are alive.
+    #[serde(skip_serializing)]
+    pub samples: Vec<Sample>,
+}
+
+/// A sampled block.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Sample {
+    pub sample: u64,
+    pub size: u64,
+    pub stack: u32,
 }
 
 /// A whole file.
@@ -124,8 +136,12 @@ pub struct Snapshot {
 pub struct Map {
     pub head: Head,
     pub snapshots: Vec<Snapshot>,
-    /// Frames of the stacks that sites name, innermost first, as names.
-    pub stacks: BTreeMap<u32, Vec<String>>,
+    /// Frames of the stacks that sites name, innermost first.
+    #[serde(skip_serializing)]
+    pub stacks: BTreeMap<u32, Vec<u64>>,
+    /// Lines of /proc/self/maps that are of code.
+    #[serde(skip_serializing)]
+    pub maps: Vec<String>,
     /// Names of tags.
     pub tags: BTreeMap<u32, String>,
 }
@@ -209,6 +225,12 @@ impl Map {
         }
     }
 
+    /// Names for what its stacks hold.
+    pub fn names(&self) -> Names {
+        // What was mapped last counts.
+        Names::new(self.maps.iter().rev().filter_map(|line| Module::of_line(line)).collect())
+    }
+
     /// Reads the bytes of a file: what of it is whole, and what is wrong if not all of it is.
     pub fn read(bytes: &[u8]) -> (Option<Map>, Option<Broken>) {
         let mut lines = bytes.split_inclusive(|&byte| byte == b'\n');
@@ -217,8 +239,13 @@ impl Map {
             Ok(head) => head,
             Err(what) => return (None, Some(Broken { line: 1, what, cut: false })),
         };
-        let map =
-            Map { head, snapshots: Vec::new(), stacks: BTreeMap::new(), tags: BTreeMap::new() };
+        let map = Map {
+            head,
+            snapshots: Vec::new(),
+            stacks: BTreeMap::new(),
+            maps: Vec::new(),
+            tags: BTreeMap::new(),
+        };
         let mut reader = Reader { map, open: None, lines: 0, check: UNCHECKED };
         let mut number = 1;
         for line in lines {
@@ -288,6 +315,7 @@ impl Reader {
                 threads: Vec::new(),
                 windows: Vec::new(),
                 mappings: Vec::new(),
+                samples: Vec::new(),
             });
             (self.lines, self.check) = (0, UNCHECKED);
             return Ok(());
@@ -330,6 +358,13 @@ impl Reader {
             window.hugepages.push(hugepage);
         } else if has("mapping") {
             open.mappings.push(parse(value)?);
+        } else if has("sample") {
+            open.samples.push(parse(value)?);
+        } else if has("maps") {
+            let line = value["maps"].as_str().ok_or("a line of maps that is no text")?.to_owned();
+            if !self.map.maps.contains(&line) {
+                self.map.maps.push(line);
+            }
         } else if has("stack") {
             let stack: Stack = parse(value)?;
             self.map.stacks.insert(stack.stack, stack.frames);
@@ -345,7 +380,7 @@ impl Reader {
 #[derive(Deserialize)]
 struct Stack {
     stack: u32,
-    frames: Vec<String>,
+    frames: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -431,7 +466,9 @@ pub mod forge {
             r#"{"h":0,"n":1,"free":"ffffffffffffffe8","clean":"ff00000000000000","returned":2,"sparse":false,"advised":false,"idle_ms":5,"spans":[[0,0,2,1,0,2,1],[1,1,1,0,0,0,4]],"blocks":[[2,1],[4,1]],"sites":[[1,3,32768,1]]}"#,
             r#"{"h":1,"n":511,"free":"ffffffffffffffff","clean":"ffffffffffffffff","returned":0}"#,
             r#"{"mapping":5368709120,"bytes":268435456}"#,
-            r#"{"stack":1,"frames":["leak_a","main"]}"#,
+            r#"{"sample":1073741824,"size":60,"stack":1}"#,
+            r#"{"stack":1,"frames":[4195088,6561792]}"#,
+            r#"{"maps":"00400000-00452000 r-xp 00001000 08:02 173521 /usr/bin/prog"}"#,
             r#"{"tag":3,"name":"tenant-a"}"#,
             r#"{"later":"versions may add lines"}"#,
         ];
@@ -464,7 +501,7 @@ mod tests {
         let hugepage = &snapshot.windows[0].hugepages[0];
         assert_eq!((hugepage.free, hugepage.idle_ms), (0xffff_ffff_ffff_ffe8, Some(5)));
         assert_eq!((hugepage.spans.len(), hugepage.blocks.as_slice()), (2, &[[2, 1], [4, 1]][..]));
-        assert_eq!(map.stacks[&1], ["leak_a", "main"]);
+        assert_eq!(map.stacks[&1], [0x40_0310, 0x64_2000]);
         assert_eq!(map.tags[&3], "tenant-a");
     }
 
@@ -479,7 +516,7 @@ mod tests {
         assert_eq!(bent("[0,0,2,1", "[0,9,2,1"), "line 5: hugepage 0: class 9 of 2");
         assert_eq!(
             bent("\"objects\":1,", "\"objects\":2,"),
-            "line 11: snapshot 1 was changed: its check does not match"
+            "line 13: snapshot 1 was changed: its check does not match"
         );
         assert_eq!(
             bent("{\"h\":0,", "{\"h\":0"),

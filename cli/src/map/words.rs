@@ -1,6 +1,7 @@
 //! A snapshot in words and numbers: what is alive, what is free where, and what keeps it.
 
 use super::file::{Head, Hugepage, Map, Snapshot};
+use crate::names::Names;
 use crate::written::bytes;
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ pub struct Use {
     pub free_granules: u64,
     /// Whether it is under-used.
     pub under_used: bool,
+    /// Whether `sites` is all of it, not samples.
+    pub known: bool,
     /// Stack, tag, bytes and blocks of who holds what is alive, most bytes first.
     pub sites: Vec<[u64; 4]>,
 }
@@ -33,7 +36,7 @@ pub struct Words {
 
 /// Every hugepage in use of a snapshot.
 fn uses(snapshot: &Snapshot, head: &Head) -> Vec<Use> {
-    let mut list = Vec::new();
+    let mut list: Vec<Use> = Vec::new();
     for window in &snapshot.windows {
         // Granules of a block that began in a hugepage before.
         let mut carried = 0u64;
@@ -49,6 +52,22 @@ fn uses(snapshot: &Snapshot, head: &Head) -> Vec<Use> {
             }
             list.push(one(hugepage, window.base, head, &mut carried));
         }
+    }
+    // Samples say it where nothing says all of it.
+    for sample in &snapshot.samples {
+        let at = sample.sample / head.hugepage * head.hugepage;
+        let Ok(place) = list.binary_search_by_key(&at, |one| one.at) else { continue };
+        let one = &mut list[place];
+        if one.known {
+            continue;
+        }
+        match one.sites.iter_mut().find(|site| site[0] == u64::from(sample.stack)) {
+            Some(site) => (site[2], site[3]) = (site[2] + sample.size, site[3] + 1),
+            None => one.sites.push([sample.stack.into(), 0, sample.size, 1]),
+        }
+    }
+    for one in &mut list {
+        one.sites.sort_by_key(|site| std::cmp::Reverse(site[2]));
     }
     list
 }
@@ -68,35 +87,39 @@ fn one(hugepage: &Hugepage, window: u64, head: &Head, carried: &mut u64) -> Use 
         live += u64::from(here) * head.granule;
         *carried += u64::from(granules - here);
     }
-    let mut sites = hugepage.sites.clone();
-    sites.sort_by_key(|site| std::cmp::Reverse(site[2]));
     Use {
         at: window + u64::from(hugepage.h) * head.hugepage,
         live,
         free_in_spans,
         free_granules: u64::from((hugepage.free & !hugepage.clean).count_ones()) * head.granule,
         under_used: (live as f64) < UNDER_USED * head.hugepage as f64,
-        sites,
+        known: !hugepage.sites.is_empty(),
+        sites: hugepage.sites.clone(),
     }
 }
 
 /// Whoever keeps a site's memory, in one line.
-pub fn site(map: &Map, &[stack, tag, size, blocks]: &[u64; 4]) -> String {
-    let frames = map.stacks.get(&(stack as u32));
+pub fn site(map: &Map, names: &Names, one: &Use, site: &[u64; 4]) -> String {
+    let &[stack, tag, size, blocks] = site;
+    let frames = map.stacks.get(&(stack as u32)).map(|frames| names.stack(frames));
     let place = match frames.filter(|frames| !frames.is_empty()) {
-        Some(frames) => frames.iter().take(4).cloned().collect::<Vec<_>>().join(" < "),
+        Some(frames) => frames.into_iter().take(5).collect::<Vec<_>>().join(" < "),
         None => "an unknown place".to_owned(),
     };
     let tag = match map.tags.get(&(tag as u32)) {
         Some(name) => format!(" [{name}]"),
         None => String::new(),
     };
-    let blocks = if blocks == 1 { "1 block".to_owned() } else { format!("{blocks} blocks") };
+    let kind = if one.known { "" } else { "sampled " };
+    let blocks = match blocks {
+        1 => format!("1 {kind}block"),
+        _ => format!("{blocks} {kind}blocks"),
+    };
     format!("{} in {blocks} from {place}{tag}", bytes(size as f64))
 }
 
 /// Explains a snapshot.
-pub fn of(map: &Map, snapshot: &Snapshot) -> Words {
+pub fn of(map: &Map, names: &Names, snapshot: &Snapshot) -> Words {
     let (sum, head) = (&snapshot.sum, &map.head);
     let uses = uses(snapshot, head);
     let mut lines = vec![format!("{} of address space are mapped:", bytes(sum.mapped as f64))];
@@ -152,12 +175,12 @@ pub fn of(map: &Map, snapshot: &Snapshot) -> Words {
             bytes((one.free_in_spans + one.free_granules) as f64)
         ));
         for line in one.sites.iter().take(3) {
-            lines.push(format!("    {}", site(map, line)));
+            lines.push(format!("    {}", site(map, names, one, line)));
         }
     }
     if !order.is_empty() && uses.iter().all(|one| one.sites.is_empty()) {
         lines.push(
-            "  who holds them is known when the program runs with leaks, tags or check on"
+            "  who holds them is known with the option map-sites (spandrel run --map, --sites)"
                 .to_owned(),
         );
     }
@@ -172,7 +195,7 @@ mod tests {
     #[test]
     fn words_say_what_the_numbers_say() {
         let map = Map::read(forge::file().as_bytes()).0.unwrap();
-        let words = of(&map, &map.snapshots[0]);
+        let words = of(&map, &map.names(), &map.snapshots[0]);
         let one = &words.uses[0];
         // One live object of 64 bytes (two taken, one of them cached), one of 1024, two granules.
         assert_eq!((words.uses.len(), one.live), (1, 64 + 1024 + 2 * 32768));
@@ -183,8 +206,27 @@ mod tests {
             text.contains("1 hugepages are in use; 1 of them hold less than a quarter"),
             "{text}"
         );
-        assert!(text.contains("32.0 KiB in 1 block from leak_a < main [tenant-a]"), "{text}");
+        assert!(
+            text.contains("32.0 KiB in 1 block from prog+0x1310 < 0x642000 [tenant-a]"),
+            "{text}"
+        );
         assert!(text.contains("add up to what is mapped, exactly"), "{text}");
+    }
+
+    #[test]
+    fn samples_say_it_where_nothing_says_all() {
+        let lines = [
+            r#"{"window":1073741824}"#,
+            r#"{"h":0,"n":1,"free":"fffffffffffffffe","clean":"0","returned":0,"spans":[[0,0,2,0,0,2,1]]}"#,
+            r#"{"sample":1073741824,"size":60,"stack":4}"#,
+            r#"{"sample":1073741888,"size":61,"stack":4}"#,
+            r#"{"sample":5368709120,"size":61,"stack":4}"#,
+        ];
+        let text = format!("{}\n{}", forge::HEAD, forge::snapshot(1, forge::SUM, &lines));
+        let map = Map::read(text.as_bytes()).0.unwrap();
+        let words = of(&map, &map.names(), &map.snapshots[0]);
+        assert_eq!(words.uses[0].sites, [[4, 0, 121, 2]]);
+        assert!(words.lines.join("\n").contains("121 B in 2 sampled blocks from an unknown place"));
     }
 
     #[test]
@@ -197,8 +239,11 @@ mod tests {
         ];
         let text = format!("{}\n{}", forge::HEAD, forge::snapshot(1, forge::SUM, &lines));
         let map = Map::read(text.as_bytes()).0.unwrap();
-        let live: Vec<u64> =
-            of(&map, &map.snapshots[0]).uses.iter().map(|one| one.live / 32768).collect();
+        let live: Vec<u64> = of(&map, &map.names(), &map.snapshots[0])
+            .uses
+            .iter()
+            .map(|one| one.live / 32768)
+            .collect();
         assert_eq!(live, [63, 64, 63]);
     }
 }
