@@ -200,6 +200,7 @@ impl Options {
     }
 
     /// The file that the last `key` of the variable's value names, if it names one.
+    #[cfg(not(spandrel_model))]
     pub(crate) fn path<'a>(text: &'a [u8], key: &str) -> Option<&'a [u8]> {
         let mut items = text.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         let value = |item: &'a [u8]| {
