@@ -67,9 +67,9 @@ pub mod transfer;
 pub mod watch;
 
 #[cfg(not(spandrel_model))]
-pub use base::options::{Decay, HugepagePolicy, Limit, Options};
+pub use base::options::{Check, Decay, HugepagePolicy, Limit, Options};
 #[cfg(not(spandrel_model))]
-pub use front::config::{configure, limits, reread_limits};
+pub use front::config::{check, configure, guard, limits, reread_limits};
 #[cfg(not(spandrel_model))]
 pub use front::map::write_map;
 #[cfg(not(spandrel_model))]

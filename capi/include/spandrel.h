@@ -47,6 +47,14 @@ void cfree(void *block) SPANDREL_NOTHROW;
  * nothing, and may be called from a signal handler. */
 int spandrel_write_map(const char *path) SPANDREL_NOTHROW;
 
+/* Looks for misuse from now on: 0 no more, 1 yes, 2 with the stacks of allocation and free. Answers 0, or
+ * EINVAL. The same at start: SPANDREL=check=on or check=stacks. */
+int spandrel_check(int mode) SPANDREL_NOTHROW;
+
+/* Puts one small block in `every` between closed pages from now on, 0: no more. Answers 0, or ENOMEM. The
+ * same at start: SPANDREL=guard=5000. */
+int spandrel_guard(unsigned every) SPANDREL_NOTHROW;
+
 #undef SPANDREL_NOTHROW
 #ifdef __cplusplus
 }

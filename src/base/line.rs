@@ -41,6 +41,14 @@ impl Line {
         }
     }
 
+    /// Adds a number in decimal digits.
+    pub fn push_number(&mut self, value: usize) {
+        let digits = value.checked_ilog10().unwrap_or(0);
+        for i in (0..=digits).rev() {
+            self.push(&[b'0' + (value / 10usize.pow(i) % 10) as u8]);
+        }
+    }
+
     /// What it holds.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -61,6 +61,17 @@ pub enum Leaks {
     All,
 }
 
+/// What is done about blocks that a program misuses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// What the allocator sees anyway stops the process.
+    Off,
+    /// Freed blocks are filled, kept back and looked at, and have canaries behind them.
+    On,
+    /// The same, and the stacks of allocation and free are kept.
+    Stacks,
+}
+
 /// What a program or its environment wants changed; what is not named stays as it is.
 ///
 /// ```
@@ -75,6 +86,8 @@ pub struct Options {
     pub(crate) hugepages: Option<HugepagePolicy>,
     pub(crate) background: Option<bool>,
     pub(crate) stats: Option<bool>,
+    pub(crate) check: Option<Check>,
+    pub(crate) guard: Option<u32>,
     pub(crate) map: Option<bool>,
     pub(crate) map_every: Option<Duration>,
     pub(crate) map_sites: Option<Sites>,
@@ -104,6 +117,8 @@ impl Options {
             hugepages: None,
             background: None,
             stats: None,
+            check: None,
+            guard: None,
             map: None,
             map_every: None,
             map_sites: None,
@@ -176,6 +191,19 @@ impl Options {
         self
     }
 
+    /// Whether misuse is looked for, as [`check`](crate::check()) does. By default not.
+    pub const fn check(mut self, check: Check) -> Self {
+        self.check = Some(check);
+        self
+    }
+
+    /// One small block in so many has pages of its own, as [`guard`](crate::guard()) says; 0: none. By
+    /// default none.
+    pub const fn guard(mut self, every: u32) -> Self {
+        self.guard = Some(every);
+        self
+    }
+
     /// Reads the value of the environment variable. What is not understood goes to `problem`, one
     /// call an item, and changes nothing.
     pub fn parse(text: &[u8], mut problem: impl FnMut(&Problem<'_>)) -> Self {
@@ -219,6 +247,8 @@ impl Options {
             | u32::from(self.limit.is_some()) << 3
             | u32::from(self.soft.is_some()) << 4
             | u32::from(self.background.is_some()) << 5
+            | u32::from(self.check.is_some()) << 8
+            | u32::from(self.guard.is_some()) << 9
             | u32::from(self.map.is_some()) << 16
             | u32::from(self.map_every.is_some()) << 17
             | u32::from(self.trace.is_some()) << 18
@@ -240,6 +270,8 @@ impl Options {
         self.limit = self.limit.filter(|_| named & 8 == 0);
         self.soft = self.soft.filter(|_| named & 16 == 0);
         self.background = self.background.filter(|_| named & 32 == 0);
+        self.check = self.check.filter(|_| named & 1 << 8 == 0);
+        self.guard = self.guard.filter(|_| named & 1 << 9 == 0);
         self.map = self.map.filter(|_| named & 1 << 16 == 0);
         self.map_every = self.map_every.filter(|_| named & 1 << 17 == 0);
         self.trace = self.trace.filter(|_| named & 1 << 18 == 0);
@@ -261,7 +293,7 @@ struct Key {
 }
 
 /// All options, in the order in which they are listed to users.
-static KEYS: [Key; 15] = [
+static KEYS: [Key; 17] = [
     Key {
         name: "decay",
         allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
@@ -322,6 +354,33 @@ static KEYS: [Key; 15] = [
             options.stats = Some(match value {
                 b"exit" | [b'/', ..] => true,
                 b"off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "check",
+        allowed: "off, on or stacks",
+        set: |options, value| {
+            options.check = Some(match value {
+                b"off" => Check::Off,
+                b"on" => Check::On,
+                b"stacks" => Check::Stacks,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Key {
+        name: "guard",
+        allowed: "a number, one block in so many (5000), or off",
+        set: |options, value| {
+            options.guard = Some(match value {
+                b"off" => 0,
+                _ if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
+                    u32::try_from(digits(value)?).ok()?
+                }
                 _ => return None,
             });
             Some(())
@@ -618,7 +677,7 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats, map, map-every, map-sites, trace, leaks, leaks-exit, \
+                 background, hugepages, stats, check, guard, map, map-every, map-sites, trace, leaks, leaks-exit, \
                  profile, profile-file, tags",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",

@@ -48,7 +48,7 @@ pub fn alloc(size: usize) -> *mut u8 {
 #[inline(never)]
 pub fn alloc_slow(size: usize) -> *mut u8 {
     match Class::of_c(size) {
-        Some(class) => take_slow(size, observed::c_align(size), class),
+        Some(class) => take_slow(observed::c_layout(size), class),
         None => take_large(size, 1),
     }
 }
@@ -97,6 +97,29 @@ pub unsafe fn free(at: *mut u8) {
     }
 }
 
+/// As [`free`], of a block whose size the caller knows, and perhaps its alignment (else 0). Looked at while
+/// somebody watches.
+///
+/// # Safety
+/// As [`free`].
+pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
+    if BUILDING.mode() != 0
+        && let Some(block) = NonNull::new(at)
+    {
+        let align = match align {
+            0 => 0,
+            _ if align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN) => {
+                observed::c_align(size)
+            }
+            _ => align,
+        };
+        // SAFETY: the caller's promise.
+        return unsafe { observed::give(block, Some((size, align))) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free(at) }
+}
+
 /// What is no object: null, a large block, a mistake.
 #[cold]
 #[inline(never)]
@@ -118,8 +141,11 @@ unsafe fn free_rest(at: *mut u8) {
 /// Bytes of the block that starts at `at`, all of which may be used; 0 for null. Dies by name if none
 /// does.
 pub fn usable_size(at: *const u8) -> usize {
-    if at.is_null() {
-        return 0;
+    let Some(block) = NonNull::new(at.cast_mut()) else { return 0 };
+    if BUILDING.mode() != 0
+        && let Some(size) = observed::usable_size(block)
+    {
+        return size;
     }
     match block_at(at.addr()) {
         Some(Block::Object(class)) => class.size(),

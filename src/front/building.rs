@@ -12,6 +12,7 @@ use crate::os::linux::Linux;
 use crate::page::{Extent, PageHeap};
 use crate::span::{Objects, SpanTable, Spans};
 use crate::transfer::Transfer;
+use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 /// The floors from top to ground.
@@ -92,29 +93,29 @@ impl Drop for Visit {
     }
 }
 
-/// An object for a thread whose bin is empty or pinned, or which has no bins. `size` and `align` are for
-/// who watches: the class is theirs.
+/// An object for a thread whose bin is empty or pinned, or which has no bins. The layout is for
+/// who watches: the class is its own.
 #[cold]
 #[inline(never)]
-pub fn take_slow(size: usize, align: usize, class: Class) -> *mut u8 {
+pub fn take_slow(layout: Layout, class: Class) -> *mut u8 {
     if sampled::alone()
-        && let Some(object) = sampled::take(size, class)
+        && let Some(object) = sampled::take(layout.size(), class)
     {
         return object;
     }
-    take_long(size, align, class)
+    take_long(layout, class)
 }
 
 // A function of its own, so that the short way needs no frame.
 #[cold]
 #[inline(never)]
-fn take_long(size: usize, align: usize, class: Class) -> *mut u8 {
+fn take_long(layout: Layout, class: Class) -> *mut u8 {
     let visit = Visit::begin(true);
     if BUILDING.mode() == 0 {
         return take_visiting(&visit, class);
     }
     drop(visit);
-    observed::take(size, align, false)
+    observed::take(layout.size(), layout.align(), false)
 }
 
 /// An object, whoever watches.
@@ -158,25 +159,27 @@ fn reclaim(visit: &Visit) {
     BUILDING.below().flush();
 }
 
-/// Takes an object back from a thread whose bin is full or pinned, or which has no bins.
+/// Takes an object back from a thread whose bin is full or pinned, or which has no bins. For who watches
+/// comes its size in words of 8 bytes: the fast path has that at hand, and the size itself would cost it an
+/// instruction.
 ///
 /// # Safety
-/// `object` is of this class, which is that of `size` and `align`, and the caller gives it up.
+/// `object` is of this class, which is that of so many words at `align`, and the caller gives it up.
 #[cold]
 #[inline(never)]
-pub unsafe fn give_slow(object: *mut u8, size: usize, align: usize, class: Class) {
+pub unsafe fn give_slow(object: *mut u8, words: usize, align: usize, class: Class) {
     // SAFETY: the caller's promise.
     if sampled::alone() && unsafe { sampled::give(object, class) } {
         return;
     }
     // SAFETY: as above.
-    unsafe { give_long(object, size, align, class) }
+    unsafe { give_long(object, words, align, class) }
 }
 
 // As `take_long`.
 #[cold]
 #[inline(never)]
-unsafe fn give_long(object: *mut u8, size: usize, align: usize, class: Class) {
+unsafe fn give_long(object: *mut u8, words: usize, align: usize, class: Class) {
     let visit = Visit::begin(false);
     if BUILDING.mode() == 0 {
         // SAFETY: the caller's promise.
@@ -185,7 +188,7 @@ unsafe fn give_long(object: *mut u8, size: usize, align: usize, class: Class) {
     drop(visit);
     if let Some(block) = NonNull::new(object) {
         // SAFETY: the caller's promise.
-        unsafe { observed::give(block, Some((size, align))) }
+        unsafe { observed::give(block, Some((words * 8, align))) }
     }
 }
 
@@ -294,6 +297,15 @@ fn run_visiting(visit: &Visit, size: usize, align: usize, zero: bool) -> *mut u8
         BUILDING.below().tick();
     }
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// A mapping of its own for a block of `size` bytes, whatever that is, and whoever watches; or null.
+pub fn take_own(size: usize, align: usize) -> *mut u8 {
+    let visit = Visit::begin(true);
+    if visit.aside() {
+        return take_aside(size, align);
+    }
+    pages().large_alloc_own(size, align).map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
 /// Takes a large block back.

@@ -10,9 +10,10 @@ use super::bare;
 use super::building::pages;
 use super::{purge, stats};
 use crate::base::classes::Class;
+use crate::base::options::Check;
 use crate::os::Os;
 use crate::page::Extent;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
 
@@ -152,24 +153,24 @@ pub unsafe fn malloc_usable_size(at: *mut c_void) -> usize {
     bare::usable_size(at.cast())
 }
 
-/// C23: as `free`. The size is not needed.
+/// C23: as `free`. The size is not needed, but in checked mode.
 ///
 /// # Safety
 /// As in C.
 #[inline(always)]
-pub unsafe fn free_sized(at: *mut c_void, _: usize) {
+pub unsafe fn free_sized(at: *mut c_void, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { free(at) }
+    unsafe { bare::free_said(at.cast(), size, 0) }
 }
 
-/// C23: as `free`. Alignment and size are not needed.
+/// C23: as `free`. Alignment and size are not needed, but in checked mode.
 ///
 /// # Safety
 /// As in C.
 #[inline(always)]
-pub unsafe fn free_aligned_sized(at: *mut c_void, _: usize, _: usize) {
+pub unsafe fn free_aligned_sized(at: *mut c_void, align: usize, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { free(at) }
+    unsafe { bare::free_said(at.cast(), size, align) }
 }
 
 /// As `free`; gone from glibc since 2.26, and still called by old programs.
@@ -205,9 +206,9 @@ pub unsafe fn nallocx(size: usize, flags: c_int) -> usize {
 /// # Safety
 /// As in C.
 #[inline(always)]
-pub unsafe fn sdallocx(at: *mut c_void, _: usize, _: c_int) {
+pub unsafe fn sdallocx(at: *mut c_void, size: usize, _: c_int) {
     // SAFETY: the caller's promise.
-    unsafe { free(at) }
+    unsafe { bare::free_said(at.cast(), size, 0) }
 }
 
 /// See malloc_trim(3). `pad` has no meaning here; answers whether memory went back.
@@ -377,11 +378,27 @@ pub unsafe fn spandrel_write_map(path: *const c_char) -> c_int {
     super::map::append(unsafe { CStr::from_ptr(path) }.to_bytes()).err().unwrap_or(0)
 }
 
+/// As [`crate::check()`]: 0 off, 1 on, 2 with stacks; anything else is `EINVAL`, and 0 is success.
+pub unsafe fn spandrel_check(mode: c_int) -> c_int {
+    super::config::check(match mode {
+        0 => Check::Off,
+        1 => Check::On,
+        2 => Check::Stacks,
+        _ => return libc::EINVAL,
+    });
+    0
+}
+
+/// As [`crate::guard()`]: 0, or `ENOMEM`.
+pub unsafe fn spandrel_guard(every: c_uint) -> c_int {
+    if super::config::guard(every) { 0 } else { libc::ENOMEM }
+}
+
 /// Keeps the names of C's types within reach of `export_c!`.
 #[doc(hidden)]
 pub mod types {
     pub use super::Mallinfo;
-    pub use core::ffi::{c_char, c_int, c_void};
+    pub use core::ffi::{c_char, c_int, c_uint, c_void};
     pub use libc::FILE;
 }
 
@@ -410,6 +427,8 @@ macro_rules! export_c {
             malloc_trim(pad: usize) -> c_int;
             mallopt(parameter: c_int, value: c_int) -> c_int;
             spandrel_write_map(path: *const c_char) -> c_int;
+            spandrel_check(mode: c_int) -> c_int;
+            spandrel_guard(every: c_uint) -> c_int;
             mallinfo() -> Mallinfo<c_int>;
             mallinfo2() -> Mallinfo<usize>;
             malloc_info(options: c_int, stream: *mut FILE) -> c_int;

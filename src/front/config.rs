@@ -7,12 +7,13 @@
 use super::building::pages;
 use super::{map, trace};
 use crate::background;
-use crate::base::options::{Leaks, Options, VARIABLE};
+use crate::base::line::Line;
+use crate::base::options::{Check, Leaks, Options, VARIABLE};
 use crate::base::sync::AtomicU32;
 use crate::base::sync::Ordering::Relaxed;
 use crate::os::Os;
 use crate::page::Limits;
-use crate::watch::{mode, sample};
+use crate::watch::{self, mode, sample};
 use core::ffi::{CStr, c_char};
 use core::sync::atomic::{AtomicBool, AtomicU8};
 
@@ -187,10 +188,46 @@ fn apply(options: &Options) {
         mode::off(mode::PROFILE);
         watch(mode::PROFILE, interval != 0 && sample::begin(interval));
     }
+    if let Some(check) = options.check {
+        watch::check::set(check);
+    }
+    if let Some(every) = options.guard
+        && !watch::guard::set(every)
+    {
+        let mut line = Line::new();
+        line.push(b"spandrel: guard: the system has no room for guarded pages: none are used");
+        line.say();
+    }
 }
 
 fn watch(who: u64, on: bool) {
     if on { mode::on(who) } else { mode::off(who) }
+}
+
+/// Looks for misuse from now on, or no more. On, a program pays for it with every call; blocks from before are
+/// checked as far as they can be. Off, blocks that were laid out for it keep every call on the slow path
+/// until the last of them is freed.
+///
+/// What the environment says of `check` is overruled: a program that calls this means it.
+///
+/// ```
+/// use spandrel::Check;
+/// spandrel::check(Check::Stacks);
+/// # let block = Box::new([0u8; 100]);
+/// # drop(block);
+/// spandrel::check(Check::Off);
+/// ```
+pub fn check(check: Check) {
+    read_environment();
+    watch::check::set(check);
+}
+
+/// Puts one small block (up to 32 KiB) in `every` on pages of its own between closed ones from now on; 0: no
+/// more. A touch past its end, before its start or after its free stops the process with the stacks of its
+/// allocation and its free. `false`: the system has no room for it.
+pub fn guard(every: u32) -> bool {
+    read_environment();
+    watch::guard::set(every)
 }
 
 unsafe extern "C" {

@@ -10,7 +10,7 @@ pub mod config;
 pub mod doors;
 mod fork;
 pub mod map;
-mod observed;
+pub mod observed;
 mod realloc;
 mod sampled;
 mod trace;
@@ -43,7 +43,7 @@ fn take(layout: Layout, class: Class) -> *mut u8 {
     // SAFETY: the bin is the running thread's own, or pinned.
     match unsafe { slot::current().bin(class).pop() } {
         Some(object) => object,
-        None => take_slow(layout.size(), layout.align(), class),
+        None => take_slow(layout, class),
     }
 }
 
@@ -53,7 +53,7 @@ fn give(object: *mut u8, layout: Layout, class: Class) {
     // object of this class.
     if !unsafe { slot::current().bin(class).push(object) } {
         // SAFETY: as above.
-        unsafe { give_slow(object, layout.size(), layout.align(), class) };
+        unsafe { give_slow(object, layout.size().div_ceil(8), layout.align(), class) };
     }
 }
 
@@ -133,7 +133,7 @@ unsafe impl GlobalAlloc for Configured {
                 Some(object) => object,
                 None => {
                     config::configure_once(&self.0);
-                    take_slow(layout.size(), layout.align(), class)
+                    take_slow(layout, class)
                 }
             },
             None => {

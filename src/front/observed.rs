@@ -7,12 +7,19 @@ use super::bare::{self, Block};
 use super::building::{self, pages};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
-use crate::watch::{self, Fate};
+use crate::watch::{self, Fate, check, guard, ledger, mode};
+use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 /// The alignment that C promises for `size` bytes.
 pub fn c_align(size: usize) -> usize {
     if size < C_ALIGN { MIN_ALIGN } else { C_ALIGN }
+}
+
+/// What C asks for, as a layout. `size` is one that a class serves.
+pub fn c_layout(size: usize) -> Layout {
+    // SAFETY: both alignments are powers of two, and the size is far from the largest.
+    unsafe { Layout::from_size_align_unchecked(size, c_align(size)) }
 }
 
 /// A block, or null.
@@ -28,6 +35,20 @@ pub fn take(size: usize, align: usize, zero: bool) -> *mut u8 {
 
 /// A block that nobody has been shown yet.
 fn place(size: usize, align: usize, zero: bool) -> *mut u8 {
+    let mode = mode::get();
+    if mode & mode::GUARD != 0
+        && let Some(at) = guard::place(size, align)
+    {
+        return at.as_ptr();
+    }
+    if mode & mode::CHECK != 0 {
+        return check::place(size, align, zero);
+    }
+    place_plain(size, align, zero)
+}
+
+/// A block as it would be if nobody watched.
+pub fn place_plain(size: usize, align: usize, zero: bool) -> *mut u8 {
     match Class::of(size, align) {
         Some(class) => building::take_object(class),
         None => building::take_run(size, align, zero),
@@ -51,9 +72,38 @@ pub unsafe fn give(at: NonNull<u8>, layout: Option<(usize, usize)>) {
 ///
 /// # Safety
 /// Nobody uses the block any more.
-pub unsafe fn release(at: NonNull<u8>, layout: Option<(usize, usize)>) {
+unsafe fn release(at: NonNull<u8>, layout: Option<(usize, usize)>) {
+    let odd = ledger::find(at.addr().get())
+        .is_some_and(|block| block.entry().is_some_and(|entry| check::is_odd(&block, &entry)));
+    // SAFETY: the caller's promise.
+    unsafe {
+        if odd {
+            release_known(at, true);
+        } else {
+            release_as(at, layout);
+        }
+    }
+}
+
+/// Takes back a block that the checker has let go; `odd` as it was laid out.
+///
+/// # Safety
+/// Nobody uses the block any more.
+pub unsafe fn release_known(at: NonNull<u8>, odd: bool) {
+    // SAFETY: the caller's promise.
+    unsafe { release_as(at, None) };
+    if odd {
+        mode::end_odd();
+    }
+}
+
+/// # Safety
+/// Nobody uses the block any more.
+unsafe fn release_as(at: NonNull<u8>, layout: Option<(usize, usize)>) {
     let addr = at.addr().get();
     let Some(block) = bare::block_at(addr) else { pages().not_a_block(addr) };
+    // Of an alignment of 0 nothing is known: C has said the size.
+    let layout = layout.filter(|&(_, align)| align != 0);
     if let Some((size, align)) = layout {
         let fits = match (&block, Class::of(size, align)) {
             (Block::Object(class), its) => its == Some(*class),
@@ -74,6 +124,23 @@ pub unsafe fn release(at: NonNull<u8>, layout: Option<(usize, usize)>) {
     }
 }
 
+/// Bytes of a block that the program may use, if more is known than its class.
+pub fn usable_size(at: NonNull<u8>) -> Option<usize> {
+    if guard::holds(at.addr().get()) {
+        return Some(guard::size_of(at));
+    }
+    if mode::has(mode::CHECK) {
+        return check::size_of(at, None);
+    }
+    left_by_check(at)
+}
+
+/// The size of a block that checked mode, now off, has left with a canary or a closed page behind it.
+fn left_by_check(at: NonNull<u8>) -> Option<usize> {
+    let entry = ledger::find(at.addr().get())?.entry()?;
+    entry.canary.then_some(entry.size)
+}
+
 /// Changes the size of a block: in place, by moving its pages, or by a copy. Null: nothing has changed.
 ///
 /// # Safety
@@ -82,21 +149,50 @@ pub unsafe fn release(at: NonNull<u8>, layout: Option<(usize, usize)>) {
 #[inline(never)]
 pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usize) -> *mut u8 {
     let addr = at.addr().get();
-    let Some(block) = bare::block_at(addr) else { death::no_block(addr) };
-    let usable = match block {
+    let mode = mode::get();
+    let guarded = guard::holds(addr).then(|| guard::size_of(at));
+    let checked = mode & mode::CHECK != 0 && guarded.is_none();
+    let known =
+        if checked { check::size_of(at, layout) } else { guarded.or_else(|| left_by_check(at)) };
+    let block = match bare::block_at(addr) {
+        Some(block) => block,
+        // A guarded one is in no map, and never stays.
+        None if guarded.is_some() => Block::Large(Use::None, 0),
+        None => death::no_block(addr),
+    };
+    let usable = known.unwrap_or(match block {
         Block::Object(class) => class.size(),
         Block::Large(_, bytes) => bytes,
-    };
+    });
     let (old, align) = match layout {
         Some((old, _)) if old > usable => death::wrong_class(addr),
         Some(layout) => layout,
         None => (usable, c_align(size)),
     };
-    if matches!(block, Block::Object(class) if Class::of(size, align) == Some(class)) {
+    let asked = if checked { size.saturating_add(check::fill::CANARY) } else { size };
+    let laid_out = || {
+        let block = ledger::find(addr)?;
+        Some((block, block.entry()?))
+    };
+    let odd = laid_out().is_some_and(|(block, entry)| check::is_odd(&block, &entry));
+    let stays = match block {
+        // One that is odd, or would be, is counted: it moves.
+        Block::Object(class) => {
+            Class::of(asked, align) == Some(class)
+                && (!checked || known.is_some())
+                && odd == (checked && Class::of(size, align) != Some(class))
+        }
+        Block::Large(Use::Mapping, _) => {
+            checked && known.is_some_and(|old| check::same_pages(old, size))
+        }
+        Block::Large(..) => false,
+    };
+    if stays {
         let _ = watch::resized(at, old, at, size, align);
         return at.as_ptr();
     }
     let run = match block {
+        _ if checked || guarded.is_some() || odd => false,
         Block::Large(Use::Large, _) => true,
         Block::Large(_, bytes) => bytes > building::LARGEST_RUN,
         Block::Object(_) => false,
@@ -110,7 +206,8 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         return new.as_ptr();
     }
     // One that had to move once will grow again: an eighth more, as in C's door without observers.
-    let more = if layout.is_none() && size > old && run { size / 8 } else { 0 };
+    let large = matches!(block, Block::Large(..)) && guarded.is_none() && !checked;
+    let more = if layout.is_none() && size > old && large { size / 8 } else { 0 };
     let new = place(size.saturating_add(more), align, false);
     let new = if new.is_null() && more != 0 { place(size, align, false) } else { new };
     let Some(new) = NonNull::new(new) else { return ptr::null_mut() };

@@ -167,6 +167,23 @@ pub unsafe fn drop_aside(at: NonNull<u8>, bytes: usize) {
     unsafe { libc::munmap(at.as_ptr().cast(), bytes) };
 }
 
+/// Opens whole pages to reading and writing, or closes them to both. Leaves `errno` as it was.
+///
+/// # Safety
+/// The pages are the caller's, and while they are closed nobody who may has any business there.
+pub unsafe fn protect(at: NonNull<u8>, bytes: usize, open: bool) -> bool {
+    // SAFETY: `__errno_location` returns this thread's errno, which outlives the call.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; an int that only this thread touches.
+    let saved = unsafe { *errno };
+    let how = if open { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_NONE };
+    // SAFETY: the caller's promise.
+    let done = unsafe { libc::mprotect(at.as_ptr().cast(), bytes, how) } == 0;
+    // SAFETY: as above.
+    unsafe { *errno = saved };
+    done
+}
+
 /// Pages whose residence is asked for at a time: what fits on the stack of a small thread.
 const PAGES_LOOKED_AT: usize = 512;
 

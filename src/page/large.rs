@@ -101,6 +101,16 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.new_mapping(bytes, align.max(HUGEPAGE))
     }
 
+    /// The same within the limits, for a request that is not in need.
+    pub fn large_alloc_own(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
+        let unit = self.os.page_size().max(GRANULE);
+        let bytes = size.max(1).checked_next_multiple_of(unit)?;
+        let counted = self.admit(bytes)?;
+        let at = self.new_mapping(bytes, align.max(HUGEPAGE));
+        self.admitted(counted, 0);
+        at
+    }
+
     fn new_mapping(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let (at, window) = self.map_block(bytes, align)?;
         self.note_mapping(window, at, bytes);

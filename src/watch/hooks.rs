@@ -1,6 +1,7 @@
 //! What the front calls, handed out to the consumers whose bit is set.
 
-use super::{ledger, mode, sample, stacks, tags, trace};
+use super::ledger::Entry;
+use super::{check, guard, ledger, mode, sample, stacks, tags, trace};
 use core::ptr::NonNull;
 
 /// What becomes of a block that the program frees.
@@ -27,10 +28,10 @@ pub fn born(at: NonNull<u8>, size: usize, align: usize) {
     }
 }
 
-/// A block is about to be freed. Where the call said so, its size and alignment.
-pub fn dying(at: NonNull<u8>, layout: Option<(usize, usize)>) -> Fate {
+/// A block is about to be freed. Where the call said so, its size and alignment: an alignment of 0 is
+/// unknown, and the size may be rounded up to words of 8 bytes if the alignment is not 0.
+pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) -> Fate {
     let mode = mode::get();
-    let _ = layout;
     // First, so that what dies of this free has been recorded.
     if mode & mode::TRACE != 0 {
         trace::dying(at);
@@ -38,8 +39,16 @@ pub fn dying(at: NonNull<u8>, layout: Option<(usize, usize)>) -> Fate {
     if mode & mode::PROFILE != 0 {
         sample::gone(at.addr().get());
     }
+    if guard::holds(at.addr().get()) {
+        guard::dying(at, said);
+        return Fate::Kept;
+    }
+    if mode & mode::CHECK != 0 {
+        return check::dying(at, said, || strike(mode, at));
+    }
     if mode & mode::LEDGER != 0 {
-        strike(mode, at);
+        // That it is freed twice is the checker's business.
+        let _ = strike(mode, at);
     }
     Fate::Free
 }
@@ -62,45 +71,57 @@ pub fn resized(
         sample::gone(old_at.addr().get());
         sample::see(new_at.addr().get(), new_size);
     }
-    if mode & mode::LEDGER != 0 {
-        if old_at == new_at {
+    let mut fate = Fate::Free;
+    if old_at == new_at {
+        if mode & mode::LEDGER != 0 {
             restrike(old_at);
-        } else {
-            strike(mode, old_at);
         }
+    } else if guard::holds(old_at.addr().get()) {
+        guard::dying(old_at, None);
+        fate = Fate::Kept;
+    } else if mode & mode::CHECK != 0 {
+        fate = check::dying(old_at, None, || strike(mode, old_at));
+    } else if mode & mode::LEDGER != 0 {
+        let _ = strike(mode, old_at);
+    }
+    if mode & mode::LEDGER != 0 {
         enter(mode, new_at, new_size, align);
     }
-    Fate::Free
+    fate
 }
 
 /// Consumers for which stacks are kept in the ledger.
 const STACKS: u64 = mode::CHECK_STACKS | mode::LEAKS;
 
-fn stack(mode: u64) -> u32 {
+/// The stack of this call, as far as it will be wanted.
+pub(super) fn stack(mode: u64) -> u32 {
     if mode & STACKS != 0 { stacks::capture() } else { 0 }
 }
 
 fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize) {
+    if mode & mode::CHECK != 0 {
+        check::born(at, size);
+    }
     if let Some(block) = ledger::find(at.addr().get()) {
         let tag = if mode & mode::TAGS != 0 { tags::current() } else { 0 };
         // Without room for a record the block is served all the same.
         if block.born(size, align, tag, stack(mode)) && tag != 0 {
             tags::born(tag, size);
         }
+        if mode & mode::CHECK != 0 {
+            block.has_canary();
+        }
     }
 }
 
-fn strike(mode: u64, at: NonNull<u8>) {
-    if let Some(block) = ledger::find(at.addr().get()) {
-        let known = block.live();
-        // That it is freed twice is the checker's business.
-        let stack = if mode & mode::CHECK_STACKS != 0 { stack(mode) } else { 0 };
-        if block.died(stack).is_ok()
-            && let Some(entry) = known
-        {
-            tags::died(&entry);
-        }
+fn strike(mode: u64, at: NonNull<u8>) -> Result<(), Entry> {
+    let Some(block) = ledger::find(at.addr().get()) else { return Ok(()) };
+    let known = block.live();
+    block.died(if mode & mode::CHECK_STACKS != 0 { stack(mode) } else { 0 })?;
+    if let Some(entry) = known {
+        tags::died(&entry);
     }
+    Ok(())
 }
 
 /// A block that stays where it is begins anew: only whom it was put down to changes.

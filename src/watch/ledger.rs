@@ -26,7 +26,8 @@ use core::ptr::{self, NonNull};
 pub struct Record {
     /// Bits 0..48 the size that was asked for, 48..64 the tag.
     size: AtomicU64,
-    /// Bits 0..2 [`Life`], 2..8 log2 of the alignment, 8..32 the epoch, 32..64 the span's generation.
+    /// Bits 0..2 [`Life`], 2..8 log2 of the alignment, 8 whether it has a canary, 9..32 the epoch, 32..64 the
+    /// span's generation.
     state: AtomicU64,
     /// Where it was allocated, as [`stacks`](super) names it; 0 unknown.
     birth: AtomicU32,
@@ -71,7 +72,8 @@ const PER_GRANULE: usize = GRANULE / 8;
 const SHADOW: usize = GRANULES_PER_WINDOW * PER_GRANULE * size_of::<Record>();
 
 const SIZE: u64 = (1 << 48) - 1;
-const EPOCH: u64 = (1 << 24) - 1;
+const EPOCH: u64 = (1 << 23) - 1;
+const CANARY: u64 = 1 << 8;
 
 /// By number of the window. Published once, complete by being zero.
 static SHADOWS: [AtomicPtr<Record>; WINDOWS] = [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS];
@@ -111,6 +113,8 @@ pub struct Entry {
     pub size: usize,
     /// The alignment that was asked for.
     pub align: usize,
+    /// Whether the checker has written a canary behind it.
+    pub canary: bool,
     /// Whom it is put down to.
     pub tag: u16,
     /// Where it was allocated.
@@ -191,14 +195,14 @@ impl Block {
 
     fn counts(&self, state: u64) -> bool {
         Life::of(state) != Life::Unknown
-            && state >> 8 & EPOCH == epoch()
+            && state >> 9 & EPOCH == epoch()
             && (state >> 32) as u32 == self.generation
     }
 
     fn state(&self, life: Life, align: usize) -> u64 {
         life as u64
             | u64::from(align.trailing_zeros()) << 2
-            | epoch() << 8
+            | epoch() << 9
             | u64::from(self.generation) << 32
     }
 
@@ -214,6 +218,7 @@ impl Block {
             life: Life::of(state),
             size: (size & SIZE) as usize,
             align: 1 << (state >> 2 & 63),
+            canary: state & CANARY != 0,
             tag: (size >> 48) as u16,
             birth: record.birth.load(Relaxed),
             death: record.death.load(Relaxed),
@@ -237,6 +242,13 @@ impl Block {
         record.clock.store(pages().os().now_ms() as u32, Relaxed);
         record.state.store(self.state(Life::Live, align), Release);
         true
+    }
+
+    /// The checker has written a canary behind it. By who has it in hand.
+    pub fn has_canary(&self) {
+        if let Some(record) = self.place() {
+            record.state.store(record.state.load(Relaxed) | CANARY, Release);
+        }
     }
 
     /// The program frees it. `Err`: it is freed already, as far as is known. One that is not known is

@@ -7,11 +7,19 @@
 //! lock, no waiting.
 
 #[cfg(not(spandrel_model))]
+pub mod check;
+#[cfg(not(spandrel_model))]
+pub mod fault;
+#[cfg(not(spandrel_model))]
+pub mod guard;
+#[cfg(not(spandrel_model))]
 mod hooks;
 #[cfg(not(spandrel_model))]
 pub mod ledger;
 #[cfg(not(spandrel_model))]
 pub mod mode;
+#[cfg(not(spandrel_model))]
+mod report;
 #[cfg(not(spandrel_model))]
 pub mod sample;
 pub mod stacks;

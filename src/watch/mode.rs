@@ -91,7 +91,7 @@ pub fn begin_odd(bits: u64) -> bool {
 
 /// An odd block is gone.
 pub fn end_odd() {
-    let _ = BUILDING.change_mode(|mode| Some(settled(mode.saturating_sub(ODD))));
+    let _ = BUILDING.change_mode(|mode| Some(settled(mode.checked_sub(ODD)?)));
 }
 
 #[cfg(test)]
