@@ -51,8 +51,9 @@ impl Switch {
     fn change(&self, to: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
         #[cfg(not(spandrel_model))]
         {
-            use crate::base::sync::Ordering::Relaxed;
-            self.0.fetch_update(Relaxed, Relaxed, to)
+            use crate::base::sync::Ordering::{Relaxed, Release};
+            // Release: what was set up for the new mode.
+            self.0.fetch_update(Release, Relaxed, to)
         }
         #[cfg(spandrel_model)]
         {

@@ -26,25 +26,30 @@ pub fn c_layout(size: usize) -> Layout {
 #[cold]
 #[inline(never)]
 pub fn take(size: usize, align: usize, zero: bool) -> *mut u8 {
-    let at = place(size, align, zero);
-    if let Some(block) = NonNull::new(at) {
-        watch::born(block, size, align);
-    }
-    at
+    let Some((at, laid_out)) = place(size, align, zero) else { return ptr::null_mut() };
+    watch::born(at, size, align, laid_out);
+    at.as_ptr()
 }
 
-/// A block that nobody has been shown yet.
-fn place(size: usize, align: usize, zero: bool) -> *mut u8 {
+/// A block that nobody has been shown yet, and whether the checker has laid it out.
+fn place(size: usize, align: usize, zero: bool) -> Option<(NonNull<u8>, bool)> {
     let mode = mode::get();
     if mode & mode::GUARD != 0
         && let Some(at) = guard::place(size, align)
     {
-        return at.as_ptr();
+        return Some((at, false));
     }
-    if mode & mode::CHECK != 0 {
-        return check::place(size, align, zero);
+    let placed = if mode & mode::CHECK != 0 {
+        check::place(size, align, zero)
+    } else {
+        NonNull::new(place_plain(size, align, zero)).map(|at| (at, false))
+    };
+    if mode & mode::LEDGER != 0
+        && let Some((at, _)) = placed
+    {
+        check::look_before_use(at);
     }
-    place_plain(size, align, zero)
+    placed
 }
 
 /// A block as it would be if nobody watched.
@@ -188,7 +193,7 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         Block::Large(..) => false,
     };
     if stays {
-        let _ = watch::resized(at, old, at, size, align);
+        let _ = watch::resized(at, old, at, size, align, known.is_some());
         return at.as_ptr();
     }
     let run = match block {
@@ -202,18 +207,20 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         // SAFETY: the caller's block, as the page map knows it.
         && let Some(new) = unsafe { building::resize_run(at, old, size, align) }
     {
-        let _ = watch::resized(at, old, new, size, align);
+        let _ = watch::resized(at, old, new, size, align, false);
         return new.as_ptr();
     }
     // One that had to move once will grow again: an eighth more, as in C's door without observers.
     let large = matches!(block, Block::Large(..)) && guarded.is_none() && !checked;
     let more = if layout.is_none() && size > old && large { size / 8 } else { 0 };
-    let new = place(size.saturating_add(more), align, false);
-    let new = if new.is_null() && more != 0 { place(size, align, false) } else { new };
-    let Some(new) = NonNull::new(new) else { return ptr::null_mut() };
+    let new = match place(size.saturating_add(more), align, false) {
+        None if more != 0 => place(size, align, false),
+        new => new,
+    };
+    let Some((new, laid_out)) = new else { return ptr::null_mut() };
     // SAFETY: both blocks are that long and disjoint.
     unsafe { ptr::copy_nonoverlapping(at.as_ptr(), new.as_ptr(), old.min(size)) };
-    if watch::resized(at, old, new, size, align) == Fate::Free {
+    if watch::resized(at, old, new, size, align, laid_out) == Fate::Free {
         // SAFETY: the caller gives the old block up.
         unsafe { release(at, layout) };
     }

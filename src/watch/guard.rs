@@ -8,6 +8,7 @@
 use super::check::fill;
 use super::ledger::{Entry, Life};
 use super::{fault, mode, report, stacks};
+use crate::base::classes::MIN_ALIGN;
 use crate::base::death::{self, Cause};
 use crate::base::line::Line;
 use crate::base::units::GRANULE;
@@ -126,6 +127,8 @@ fn is_due() -> bool {
 
 /// A guarded block, if it is its turn and there is a slot. It reads as zero.
 pub fn place(size: usize, align: usize) -> Option<NonNull<u8>> {
+    // Every block starts at a word.
+    let align = align.max(MIN_ALIGN);
     if size > LARGEST || align > page() || !is_due() || !mode::begin_odd(mode::GUARD) {
         return None;
     }
@@ -138,6 +141,7 @@ pub fn place(size: usize, align: usize) -> Option<NonNull<u8>> {
 
 fn open(size: usize, align: usize) -> Option<NonNull<u8>> {
     let base = BASE.load(Acquire);
+    fault::attend_again();
     // A few: where they are all live, most are.
     for _ in 0..8 {
         let index = NEXT.fetch_add(1, Relaxed) % SLOTS;
@@ -226,7 +230,8 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) {
         told(Cause::DoubleFree, addr, slot, &entry(slot), None);
     }
     if let Some((size, align)) = said
-        && (size.div_ceil(8) != known.size.div_ceil(8) || (align != 0 && align != known.align))
+        && (size.div_ceil(8) != known.size.div_ceil(8)
+            || (align != 0 && align.max(MIN_ALIGN) != known.align))
     {
         told(Cause::WrongLayout, addr, slot, &known, None);
     }
@@ -236,8 +241,7 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) {
         let past = start + known.size + offset;
         let mut about = Line::new();
         about.push(b": ");
-        about.push_number(offset);
-        about.push(b" bytes past ");
+        report::distance(&mut about, offset, b"past ");
         report::block(&mut about, start, &known);
         death::told(Cause::Overflow, past, about.bytes(), || report::stacks(&known, b"  found"));
     }
@@ -260,8 +264,7 @@ fn told(cause: Cause, addr: usize, slot: &Slot, entry: &Entry, inside: Option<us
     let mut about = Line::new();
     about.push(b": ");
     if let Some(offset) = inside {
-        about.push_number(offset);
-        about.push(b" bytes into ");
+        report::distance(&mut about, offset, b"into ");
     }
     report::block(&mut about, slot.at.load(Relaxed), entry);
     death::told(cause, addr, about.bytes(), || report::stacks(entry, b"  here"))

@@ -14,14 +14,14 @@ pub enum Fate {
     Kept,
 }
 
-/// A block was handed out for `size` bytes at `align`.
-pub fn born(at: NonNull<u8>, size: usize, align: usize) {
+/// A block was handed out for `size` bytes at `align`; `laid_out`: by the checker, so that it gets a canary.
+pub fn born(at: NonNull<u8>, size: usize, align: usize, laid_out: bool) {
     let mode = mode::get();
     if mode & mode::PROFILE != 0 {
         sample::see(at.addr().get(), size);
     }
     if mode & mode::LEDGER != 0 {
-        enter(mode, at, size, align);
+        enter(mode, at, size, align, laid_out);
     }
     if mode & mode::TRACE != 0 {
         trace::born(at, size, align);
@@ -61,6 +61,7 @@ pub fn resized(
     new_at: NonNull<u8>,
     new_size: usize,
     align: usize,
+    laid_out: bool,
 ) -> Fate {
     let mode = mode::get();
     let _ = old_size;
@@ -85,7 +86,7 @@ pub fn resized(
         let _ = strike(mode, old_at);
     }
     if mode & mode::LEDGER != 0 {
-        enter(mode, new_at, new_size, align);
+        enter(mode, new_at, new_size, align, laid_out);
     }
     fate
 }
@@ -98,8 +99,8 @@ pub(super) fn stack(mode: u64) -> u32 {
     if mode & STACKS != 0 { stacks::capture() } else { 0 }
 }
 
-fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize) {
-    if mode & mode::CHECK != 0 {
+fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize, laid_out: bool) {
+    if laid_out {
         check::born(at, size);
     }
     if let Some(block) = ledger::find(at.addr().get()) {
@@ -108,7 +109,7 @@ fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize) {
         if block.born(size, align, tag, stack(mode)) && tag != 0 {
             tags::born(tag, size);
         }
-        if mode & mode::CHECK != 0 {
+        if laid_out {
             block.has_canary();
         }
     }

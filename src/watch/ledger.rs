@@ -19,6 +19,7 @@ use crate::os::{Os, linux};
 use crate::page::Window;
 use crate::span::{Span, SpanTable};
 use core::ptr::{self, NonNull};
+use core::sync::atomic::fence;
 
 /// One block. All zero: nothing is known.
 #[derive(Debug)]
@@ -83,11 +84,13 @@ static NOW: AtomicU32 = AtomicU32::new(0);
 
 /// What was known of blocks does not count any more.
 pub(super) fn begin() {
-    NOW.fetch_add(1, Relaxed);
+    NOW.fetch_add(1, Release);
     super::tags::begin();
 }
 
 fn epoch() -> u64 {
+    // Whoever has seen the mode that this epoch began with sees the epoch.
+    fence(Acquire);
     u64::from(NOW.load(Relaxed)) & EPOCH
 }
 

@@ -66,6 +66,13 @@ fn say_frames(frames: &[usize]) {
     }
 }
 
+/// `3 bytes into `, and what else there is to be counted.
+pub fn distance(line: &mut Line, bytes: usize, what: &[u8]) {
+    line.push_number(bytes);
+    line.push(if bytes == 1 { b" byte " } else { b" bytes " });
+    line.push(what);
+}
+
 /// Where an address lies, as the kernel has it.
 pub struct Place {
     /// The file, or what the kernel calls the mapping; cut off where it is long.
@@ -98,7 +105,8 @@ pub fn place(addr: usize) -> Place {
     if maps < 0 {
         return found;
     }
-    let (mut buffer, mut line, mut length, mut base) = ([0u8; 1024], [0u8; 320], 0, 0);
+    let (mut buffer, mut line) = ([0u8; 1024], [0u8; 320]);
+    let (mut length, mut base, mut behind) = (0, 0, 0);
     'all: loop {
         // SAFETY: the buffer has that many bytes.
         let got = unsafe { libc::read(maps, buffer.as_mut_ptr().cast(), buffer.len()) };
@@ -114,7 +122,10 @@ pub fn place(addr: usize) -> Place {
             let Some(mapping) = Mapping::read(&line[..length]) else { break 'all };
             length = 0;
             let path = &mapping.path[..mapping.path.len().min(found.path.len())];
-            if path != &found.path[..found.len] {
+            // What is behind a file's pages without a gap is its data that begins as zero.
+            let continues = path.is_empty() && mapping.start == behind;
+            behind = mapping.end;
+            if !continues && path != &found.path[..found.len] {
                 found.path[..path.len()].copy_from_slice(path);
                 found.len = path.len();
                 base = mapping.start.wrapping_sub(mapping.offset);

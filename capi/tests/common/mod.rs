@@ -65,23 +65,36 @@ pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
 }
 
 /// As [`run`], on any library.
+#[allow(dead_code)] // Not every test does.
 pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
-    run_for(120, binary, arguments, preload)
+    run_for(120, binary, arguments, preload, "")
 }
 
 /// Preloaded, for at most so many seconds, and it must end with 0.
 #[track_caller]
 #[allow(dead_code)] // Few tests are long.
 pub fn passes_in(seconds: u32, binary: &Path, arguments: &[&str]) {
-    let output = run_for(seconds, binary, arguments, Some(library()));
+    let output = run_for(seconds, binary, arguments, Some(library()), "");
     assert!(output.status.success(), "{}: {output:?}", binary.display());
 }
 
-fn run_for(seconds: u32, binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
+/// As [`run`], preloaded, with these options in its environment.
+#[allow(dead_code)] // Not every test sets any.
+pub fn run_with(binary: &Path, arguments: &[&str], options: &str) -> Output {
+    run_for(120, binary, arguments, Some(library()), options)
+}
+
+fn run_for(
+    seconds: u32,
+    binary: &Path,
+    arguments: &[&str],
+    preload: Option<&Path>,
+    options: &str,
+) -> Output {
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("LD_PRELOAD").env_remove("SPANDREL");
     if let Some(library) = preload {
-        command.env("LD_PRELOAD", library);
+        command.env("LD_PRELOAD", library).env("SPANDREL", options);
     }
     // SAFETY: the hook only calls setrlimit and alarm, which are async-signal-safe.
     unsafe {

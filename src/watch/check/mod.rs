@@ -31,44 +31,47 @@ static CLOSED: AtomicUsize = AtomicUsize::new(0);
 /// So many at most: each takes three of the 65,530 mappings that Linux gives a process.
 const CLOSED_MOST: usize = 8192;
 
-/// Memory for a block, with room for its canary. Null: there is none.
-pub fn place(size: usize, align: usize, zero: bool) -> *mut u8 {
-    let Some(asked) = size.checked_add(CANARY) else { return ptr::null_mut() };
+/// Memory for a block, with room for its canary, and whether it has that: not if checked mode was switched
+/// off meanwhile.
+pub fn place(size: usize, align: usize, zero: bool) -> Option<(NonNull<u8>, bool)> {
+    let asked = size.checked_add(CANARY)?;
+    let plain = || Some((NonNull::new(observed::place_plain(size, align, zero))?, false));
     let natural = Class::of(size, align);
     let page = pages().os().page_size();
     if let Some(class) = Class::of(asked, align) {
         let odd = natural != Some(class);
         if odd && !mode::begin_odd(mode::CHECK) {
-            return observed::place_plain(size, align, zero);
+            return plain();
         }
         return counted(building::take_object(class), odd);
     }
-    let Some(open) = asked.checked_next_multiple_of(page) else { return ptr::null_mut() };
+    let open = asked.checked_next_multiple_of(page)?;
     if CLOSED.load(Relaxed) < CLOSED_MOST && mode::begin_odd(mode::CHECK) {
         let at = open.checked_add(page).map(|bytes| building::take_own(bytes, align));
-        if let Some(block) = NonNull::new(counted(at.unwrap_or(ptr::null_mut()), true)) {
+        if let Some((block, _)) = counted(at.unwrap_or(ptr::null_mut()), true) {
             let bytes = ledger::find(block.addr().get()).map_or(open, |block| block.bytes);
             CLOSED.fetch_add(1, Relaxed);
+            fault::attend_again();
             // What the system refuses to close is open, and has no canary in it.
             // SAFETY: pages of a mapping that was made just now, beyond what the program asked for.
             unsafe { linux::protect(block.add(open), bytes - open, false) };
-            return block.as_ptr();
+            return Some((block, true));
         }
     }
     let extent = |size| Extent::of(size, align, page);
     let odd = natural.is_some() || extent(size) != extent(asked);
     if odd && !mode::begin_odd(mode::CHECK) {
-        return observed::place_plain(size, align, zero);
+        return plain();
     }
     counted(building::take_run(asked, align, zero), odd)
 }
 
 /// What cannot be had is no odd block.
-fn counted(at: *mut u8, odd: bool) -> *mut u8 {
+fn counted(at: *mut u8, odd: bool) -> Option<(NonNull<u8>, bool)> {
     if at.is_null() && odd {
         mode::end_odd();
     }
-    at
+    Some((NonNull::new(at)?, true))
 }
 
 /// Bytes of a block that are open and its own.
@@ -105,20 +108,25 @@ pub fn is_odd(block: &Block, entry: &Entry) -> bool {
         }
 }
 
-/// Before a block that was handed out is entered in the ledger: what it held when it was freed must be what
-/// it holds. Then it gets its canary.
-pub fn born(at: NonNull<u8>, size: usize) {
+/// A block comes from the heap, and nobody has written to it yet: what it held when it was freed must be what
+/// it holds.
+pub fn look_before_use(at: NonNull<u8>) {
     let Some(block) = ledger::find(at.addr().get()) else { return };
     if let Some(entry) = block.entry()
         && entry.life == Life::Filled
-    {
         // SAFETY: it was filled when it was freed, has been in the heap since, and nobody else's.
-        if let Some(offset) = unsafe { fill::changed_since(at, block.bytes) } {
-            write_after_free(&block, &entry, offset);
-        }
+        && let Some(offset) = unsafe { fill::changed_since(at, block.bytes) }
+    {
+        write_after_free(&block, &entry, offset);
     }
-    // SAFETY: those bytes are beyond what the program asked for, and open.
-    unsafe { fill::plant(at, size, open_bytes(&block, size).saturating_sub(size)) };
+}
+
+/// A block that was laid out for it gets its canary.
+pub fn born(at: NonNull<u8>, size: usize) {
+    if let Some(block) = ledger::find(at.addr().get()) {
+        // SAFETY: those bytes are beyond what the program asked for, and open.
+        unsafe { fill::plant(at, size, open_bytes(&block, size).saturating_sub(size)) };
+    }
 }
 
 /// Looks at a block that the program says is its own, before it is freed, resized or measured; answers what
@@ -187,8 +195,7 @@ fn look_behind(block: &Block, entry: &Entry) {
         }
         let mut about = Line::new();
         about.push(b": ");
-        about.push_number(offset);
-        about.push(b" bytes past ");
+        report::distance(&mut about, offset, b"past ");
         report::block(&mut about, block.start, entry);
         death::told(Cause::Overflow, block.start + entry.size + offset, about.bytes(), || {
             report::stacks(entry, b"  found");
@@ -345,8 +352,7 @@ fn die_inside(cause: Cause, addr: usize, block: &Block, entry: Option<Entry>) ->
     let entry = entry.unwrap_or(unknown(block));
     let mut about = Line::new();
     about.push(b": ");
-    about.push_number(addr - block.start);
-    about.push(b" bytes into ");
+    report::distance(&mut about, addr - block.start, b"into ");
     report::block(&mut about, block.start, &entry);
     death::told(cause, addr, about.bytes(), || report::stacks(&entry, b"  here"))
 }
@@ -374,8 +380,7 @@ fn wrong(addr: usize, block: &Block, entry: &Entry, size: usize, align: usize) -
 fn write_after_free(block: &Block, entry: &Entry, offset: usize) -> ! {
     let mut about = Line::new();
     about.push(b": ");
-    about.push_number(offset);
-    about.push(b" bytes into ");
+    report::distance(&mut about, offset, b"into ");
     report::block(&mut about, block.start, entry);
     death::told(Cause::WriteAfterFree, block.start + offset, about.bytes(), || {
         report::stacks(entry, b"  found");

@@ -1,0 +1,246 @@
+//! What comes of each misuse in C, by default and in checked mode: the exact line on standard error, or that
+//! the program goes on, unharmed or not.
+
+mod common;
+
+use common::{compile, run_with};
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// What is expected. `{blame}` and `{block}` stand for the addresses that the program says.
+enum Expect {
+    /// It dies, and this is what it says behind `spandrel: `.
+    Dies(&'static str),
+    /// It goes on, and can show no harm.
+    Unharmed,
+    /// It goes on, and can show that its memory is broken.
+    Broken,
+}
+use Expect::{Broken, Dies, Unharmed};
+
+const TWICE: &str = "double free: {blame}";
+const INSIDE: &str = "free of an address that is not the start of a block: {blame}";
+const FOREIGN: &str = "free of an address this allocator does not own: {blame}";
+const NO_BLOCK: &str =
+    "realloc or malloc_usable_size of an address that is not the start of a block: {blame}";
+
+fn program() -> &'static PathBuf {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| compile("misuse.c", "misuse", &["-lstdc++"]))
+}
+
+#[track_caller]
+fn ends(name: &str, options: &str, expect: &Expect) {
+    let output = run_with(program(), &[name], options);
+    let said = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let address = |key: &str| {
+        let mut lines = said.lines();
+        lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).unwrap_or("(nothing)")
+    };
+    let (message, code) = match expect {
+        Dies(message) => (
+            format!("spandrel: {message}\n")
+                .replace("{blame}", address("blame"))
+                .replace("{block}", address("block"))
+                .replace("{program}", &program().display().to_string()),
+            None,
+        ),
+        Unharmed => (String::new(), Some(0)),
+        Broken => (String::new(), Some(3)),
+    };
+    assert_eq!(errors, message, "{name} {options}: {}", output.status);
+    assert_eq!(output.status.code(), code, "{name} {options}: {}", output.status);
+    if code.is_none() {
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name} {options}");
+    }
+}
+
+macro_rules! misuses {
+    ($($name:ident: $default:expr, $checked:expr;)*) => {
+        $(#[test] fn $name() {
+            ends(stringify!($name), "", &$default);
+            ends(stringify!($name), "check=on", &Dies($checked));
+        })*
+    };
+}
+
+misuses! {
+    twice_in_a_row: Dies(TWICE),
+        "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
+    twice_with_another_between: Broken,
+        "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
+    twice_by_two_threads: Broken,
+        "double free: {blame}: a block of 100 bytes at {block}, freed by another thread";
+    twice_after_work_on_the_neighbours: Broken,
+        "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
+    twice_large: Dies(TWICE),
+        "double free: {blame}: a block of 100000 bytes at {block}, freed by this thread";
+    twice_huge: Dies(TWICE),
+        "double free: {blame}: a block of 209715200 bytes at {block}, freed by this thread";
+    free_inside: Dies(INSIDE),
+        "free of an address that is not the start of a block: {blame}: 16 bytes into a block of 100 bytes at {block}, live";
+    free_inside_large: Dies(INSIDE),
+        "free of an address that is not the start of a block: {blame}: 4096 bytes into a block of 100000 bytes at {block}, live";
+    free_unaligned: Dies(INSIDE),
+        "free of an address that is not the start of a block: {blame}: 1 byte into a block of 100 bytes at {block}, live";
+    free_stack: Dies(FOREIGN),
+        "free of an address this allocator does not own: {blame}: in [stack]";
+    free_static: Dies(FOREIGN),
+        "free of an address this allocator does not own: {blame}: in {program}";
+    free_null_page: Dies(FOREIGN),
+        "free of an address this allocator does not own: {blame}: not mapped";
+    free_sized_wrongly: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 200 bytes";
+    free_aligned_wrongly: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 128 bytes aligned to 256";
+    write_after_free: Unharmed,
+        "write after free: {blame}: 0 bytes into a block of 100 bytes at {block}, freed by this thread";
+    write_after_free_inside: Unharmed,
+        "write after free: {blame}: 40 bytes into a block of 100 bytes at {block}, freed by this thread";
+    write_after_free_large: Unharmed,
+        "access to a block that is freed: {blame}: 50000 bytes into a block of 100000 bytes at {block}, freed by this thread";
+    read_after_free_large: Broken,
+        "access to a block that is freed: {blame}: 50000 bytes into a block of 100000 bytes at {block}, freed by this thread";
+    one_past_the_end: Unharmed,
+        "write past the end of a block: {blame}: 0 bytes past a block of 100 bytes at {block}, live";
+    one_past_a_full_class: Broken,
+        "write past the end of a block: {blame}: 0 bytes past a block of 128 bytes at {block}, live";
+    sixty_past_the_end: Broken,
+        "write past the end of a block: {blame}: 0 bytes past a block of 100 bytes at {block}, live";
+    realloc_freed: Broken,
+        "realloc or malloc_usable_size of a block that is freed: {blame}: a block of 100 bytes at {block}, freed by this thread";
+    realloc_inside: Dies(NO_BLOCK),
+        "realloc or malloc_usable_size of an address that is not the start of a block: {blame}: 16 bytes into a block of 100 bytes at {block}, live";
+    realloc_stack: Dies(NO_BLOCK),
+        "realloc or malloc_usable_size of an address that is not the start of a block: {blame}: in [stack]";
+}
+
+/// The system may lay such a mapping into the same gibibyte as the heap or not; both say so.
+#[test]
+fn free_mapping() {
+    ends("free_mapping", "", &Dies(FOREIGN));
+    let output = run_with(program(), &["free_mapping"], "check=on");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        errors.starts_with(&format!("spandrel: {}", FOREIGN.replace("{blame}", "0x"))),
+        "{errors}"
+    );
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+}
+
+/// Written before the start is written past the end of the block before.
+#[test]
+fn before_the_start() {
+    ends("before_the_start", "", &Broken);
+    let output = run_with(program(), &["before_the_start"], "check=on");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.starts_with("spandrel: write past the end of a block: 0x"), "{errors}");
+    assert!(errors.contains(": 15 bytes past a block of 128 bytes at 0x"), "{errors}");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+}
+
+/// Where the closed page begins depends on the page's size.
+#[test]
+fn past_a_large_one() {
+    ends("past_a_large_one", "", &Broken);
+    let output = run_with(program(), &["past_a_large_one"], "check=on");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.starts_with("spandrel: access past the end of a block: 0x"), "{errors}");
+    assert!(errors.contains(" bytes past a block of 100000 bytes at 0x"), "{errors}");
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+}
+
+/// C++'s sized delete goes through the C++ runtime, which keeps the size to itself.
+#[test]
+fn sized_delete() {
+    ends("sized_delete", "", &Unharmed);
+    ends("sized_delete", "check=on", &Unharmed);
+}
+
+/// What kills is the misuse: the same program without one ends well, whoever watches.
+#[test]
+fn nothing() {
+    for options in ["", "check=on", "check=stacks", "guard=1", "check=on,guard=2"] {
+        ends("nothing", options, &Unharmed);
+    }
+}
+
+/// With stacks, the functions of all three calls can be found by the offsets that are said.
+#[test]
+fn stacks_of_both_frees() {
+    let output = run_with(program(), &["twice_by_two_threads"], "check=stacks");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let mut parts = Vec::new();
+    for line in errors.lines().skip(1) {
+        match line.strip_prefix("    0x") {
+            Some(frame) => {
+                parts.last_mut().map(|(_, frames): &mut (&str, Vec<&str>)| frames.push(frame))
+            }
+            None => Some(parts.push((line, Vec::new()))),
+        };
+    }
+    let heads: Vec<_> = parts.iter().map(|(head, _)| *head).collect();
+    assert_eq!(heads, ["  allocated", "  freed", "  here"], "{errors}");
+    let named = |frames: &[&str]| -> String {
+        let mine = format!(" {}+", program().display());
+        let offsets = frames.iter().filter_map(|frame| frame.split_once(&mine)).map(|(_, at)| at);
+        let output = std::process::Command::new("addr2line")
+            .args(["-f", "-e"])
+            .arg(program())
+            .args(offsets)
+            .output()
+            .expect("binutils come with the compiler");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    for ((head, frames), function) in parts.iter().zip(["object", "frees", "main"]) {
+        let names = named(frames);
+        assert!(
+            names.lines().any(|line| line == function),
+            "{head}: no {function} in\n{names}{errors}"
+        );
+    }
+}
+
+/// Every block behind closed pages of its own: what is touched past its end or after its free is caught in the act.
+#[test]
+fn guarded() {
+    for (name, words) in [
+        (
+            "write_after_free",
+            "access to a block that is freed: {blame}: 0 bytes into a block of 100 bytes at {block}, freed by this thread\n",
+        ),
+        (
+            "twice_with_another_between",
+            "double free: {blame}: a block of 100 bytes at {block}, freed by this thread\n",
+        ),
+        (
+            "free_inside",
+            "free of an address that is not the start of a block: {blame}: 16 bytes into a block of 100 bytes at {block}, live\n",
+        ),
+        (
+            "realloc_freed",
+            "realloc or malloc_usable_size of a block that is freed: {blame}: a block of 100 bytes at {block}, freed by this thread\n",
+        ),
+        (
+            "one_past_a_full_class",
+            "access past the end of a block: {blame}: 0 bytes past a block of 128 bytes at {block}, live\n",
+        ),
+    ] {
+        let output = run_with(program(), &[name], "guard=1");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let address =
+            |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
+        let line = format!("spandrel: {words}")
+            .replace("{blame}", address("blame "))
+            .replace("{block}", address("block "));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.starts_with(&line), "{name}: {errors}\nnot\n{line}");
+        assert!(
+            errors.contains("\n  allocated\n    0x") && errors.contains("\n  here\n"),
+            "{errors}"
+        );
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name}");
+    }
+}
