@@ -1,7 +1,8 @@
 //! What a death in checked mode has to say besides its cause: the block, and the stacks.
 //!
 //! Nothing here allocates or takes a lock: addresses are told from the modules they lie in by what the
-//! kernel says (`/proc/self/maps`), as `file+0xoffset`, which `addr2line -e file 0xoffset` names.
+//! kernel says (`/proc/self/maps`), as `file+0xoffset`. With `check=stacks`, and where binutils' `addr2line` is
+//! installed, that program is started to name the inner ones: this process's own heap has no part in it.
 
 use super::ledger::{Entry, Life};
 use super::{mode, stacks};
@@ -49,8 +50,15 @@ fn say(what: &[u8]) {
     line.say();
 }
 
+/// Frames in the allocator's own library, where it is one, say nothing.
 fn say_frames(frames: &[usize]) {
-    for &frame in frames {
+    let own = place(say_frames as *const () as usize);
+    let mine = |frame: &&usize| {
+        let its = place(**frame - 1);
+        its.path[..its.len] == own.path[..own.len]
+    };
+    let inner = if own.is_program() { 0 } else { frames.iter().take_while(mine).count() };
+    for (i, &frame) in frames[inner..].iter().enumerate() {
         let mut line = Line::new();
         line.push(b"    0x");
         // A frame is where its function goes on: the call is just before.
@@ -63,8 +71,14 @@ fn say_frames(frames: &[usize]) {
             line.push_hex(offset);
         }
         line.say();
+        if i < NAMED && mode::has(mode::CHECK_STACKS) {
+            place.say_name();
+        }
     }
 }
+
+/// Frames of a stack that are named: each costs a process.
+const NAMED: usize = 12;
 
 /// `3 bytes into `, and what else there is to be counted.
 pub fn distance(line: &mut Line, bytes: usize, what: &[u8]) {
@@ -83,6 +97,63 @@ pub struct Place {
 }
 
 impl Place {
+    /// Function, file and line, from `addr2line`, on a line of its own.
+    fn say_name(&self) {
+        const TOOL: &core::ffi::CStr = c"/usr/bin/addr2line";
+        // SAFETY: a path that ends with a zero.
+        let there = unsafe { libc::access(TOOL.as_ptr(), libc::X_OK) } == 0;
+        let Some(offset) = self.offset.filter(|_| there && self.path[0] == b'/') else { return };
+        let (mut path, mut at) = ([0u8; 201], [0u8; 19]);
+        path[..self.len].copy_from_slice(&self.path[..self.len]);
+        let mut digits = Line::new();
+        digits.push(b"0x");
+        digits.push_hex(offset);
+        at[..digits.bytes().len()].copy_from_slice(digits.bytes());
+        let arguments = [
+            TOOL.as_ptr().cast_mut(),
+            c"-fCpse".as_ptr().cast_mut(),
+            path.as_mut_ptr().cast(),
+            at.as_mut_ptr().cast(),
+            core::ptr::null_mut(),
+        ];
+        // Without this process's variables: it is not to be preloaded.
+        let nothing = [core::ptr::null_mut()];
+        let indent = b"      ";
+        // SAFETY: strings that end with zeros, lists that end with null pointers. Nothing here allocates: what
+        // would redirect the output of the child alone does, so that of the process goes where its last
+        // words go.
+        unsafe {
+            libc::dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO);
+            libc::write(libc::STDERR_FILENO, indent.as_ptr().cast(), indent.len());
+            let mut child = 0;
+            let started = libc::posix_spawn(
+                &mut child,
+                TOOL.as_ptr(),
+                core::ptr::null(),
+                core::ptr::null(),
+                arguments.as_ptr(),
+                nothing.as_ptr(),
+            );
+            if started == 0 {
+                libc::waitpid(child, core::ptr::null_mut(), 0);
+            } else {
+                libc::write(libc::STDERR_FILENO, c"\n".as_ptr().cast(), 1);
+            }
+        }
+    }
+
+    /// Whether it is the file that the process was started from.
+    fn is_program(&self) -> bool {
+        let mut path = [0u8; 200];
+        // SAFETY: a path that ends with a zero, and room for as many bytes as said.
+        let got = unsafe {
+            libc::readlink(c"/proc/self/exe".as_ptr(), path.as_mut_ptr().cast(), path.len())
+        };
+        // What cannot be told is taken for it: then nothing is left out.
+        usize::try_from(got).is_ok_and(|got| path[..got.min(200)] == self.path[..self.len])
+            || got < 0
+    }
+
     /// ` in [stack]`, for what is no block.
     pub fn tell(&self, line: &mut Line) {
         match (self.offset, self.len) {
@@ -128,7 +199,12 @@ pub fn place(addr: usize) -> Place {
             if !continues && path != &found.path[..found.len] {
                 found.path[..path.len()].copy_from_slice(path);
                 found.len = path.len();
-                base = mapping.start.wrapping_sub(mapping.offset);
+                // A program that is linked to lie where it does has its addresses for offsets.
+                base = if path.starts_with(b"/") && mapping.is_fixed() {
+                    0
+                } else {
+                    mapping.start - mapping.offset.min(mapping.start)
+                };
             }
             if (mapping.start..mapping.end).contains(&addr) {
                 found.offset = Some(addr.wrapping_sub(base));
@@ -146,10 +222,24 @@ struct Mapping<'a> {
     start: usize,
     end: usize,
     offset: usize,
+    readable: bool,
     path: &'a [u8],
 }
 
 impl<'a> Mapping<'a> {
+    /// Whether an ELF file of type EXEC begins here.
+    fn is_fixed(&self) -> bool {
+        const TYPE: usize = 16;
+        if self.offset != 0 || !self.readable {
+            return false;
+        }
+        let at = core::ptr::with_exposed_provenance::<u8>(self.start);
+        // SAFETY: a page of a file that the kernel has just listed as readable; nothing but the program
+        // itself unmaps its files.
+        let head = unsafe { core::slice::from_raw_parts(at, TYPE + 2) };
+        head.starts_with(b"\x7fELF") && head[TYPE..] == [2, 0]
+    }
+
     /// `start-end perms offset device inode path`.
     fn read(line: &'a [u8]) -> Option<Self> {
         let mut rest = line;
@@ -160,12 +250,12 @@ impl<'a> Mapping<'a> {
             Some(field)
         };
         let (start, end) = (hex(field(b'-')?)?, hex(field(b' ')?)?);
-        field(b' ')?;
+        let readable = field(b' ')?.starts_with(b"r");
         let offset = hex(field(b' ')?)?;
         field(b' ')?;
         // Without a path the inode ends the line.
         let path = if field(b' ').is_some() { rest } else { b"" };
-        Some(Self { start, end, offset, path })
+        Some(Self { start, end, offset, readable, path })
     }
 }
 
