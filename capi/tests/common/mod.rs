@@ -109,7 +109,6 @@ fn run_for(
 }
 
 /// As [`run`], and it must end with 0.
-#[allow(dead_code)] // Not every test needs that.
 #[track_caller]
 #[allow(dead_code)] // Not every test has programs that pass.
 pub fn passes(how: &str, binary: &Path, arguments: &[&str], preload: bool) -> Output {
