@@ -677,8 +677,8 @@ mod tests {
                 "spandrel: SPANDREL: bad value `soon` of decay, which stays as it was; allowed: \
                  a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
                 "spandrel: SPANDREL: unknown option `colour`; there are: decay, limit, soft, \
-                 background, hugepages, stats, check, guard, map, map-every, map-sites, trace, leaks, leaks-exit, \
-                 profile, profile-file, tags",
+                 background, hugepages, stats, check, guard, map, map-every, map-sites, trace, leaks, \
+                 leaks-exit, profile, profile-file, tags",
                 "spandrel: SPANDREL: bad value `` of hugepages, which stays as it was; allowed: \
                  auto, always or never",
             ]
