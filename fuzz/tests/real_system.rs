@@ -167,8 +167,12 @@ fn case(seed: u64, threads: u8, bytes: usize) -> Case {
 
 /// The work of one run: both doors, ill and well.
 fn work(seed: u64, threads: u8) {
-    const BYTES: usize = 300;
-    let cases = [case(seed, threads, BYTES), case(seed + 1, threads, BYTES)];
+    work_of(seed, threads, 300);
+}
+
+/// The same with cases of so many bytes.
+fn work_of(seed: u64, threads: u8, bytes: usize) {
+    let cases = [case(seed, threads, bytes), case(seed + 1, threads, bytes)];
     let served =
         |door: &dyn Fn(&Case, bool), may_fail| cases.iter().for_each(|c| door(c, may_fail));
     served(&|case, may_fail| case.run(&Rust, may_fail), true);
@@ -231,7 +235,9 @@ fn every_call_in_turn() {
                         FROM.store(number, Relaxed);
                         UNTIL.store(number.saturating_add(count), Relaxed);
                         KINDS.store(1 << call, Relaxed);
-                        work(rng::seed() + 7 * number, 0);
+                        // Mappings are moved seldom.
+                        let bytes = if *name == "mremap" { 1500 } else { 300 };
+                        work_of(rng::seed() + 7 * number, 0, bytes);
                         met()
                     });
                     runs += 1;

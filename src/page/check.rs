@@ -5,7 +5,8 @@
 //! direct computation", 2019). For what is no span the number is 0, and nothing is below it.
 
 use crate::base::classes::{CLASSES, Class, STRIDE, USES};
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// By class word. Filled in before the first window is published and constant from then on; it lies
 /// beside the page map's table and not in a constant, so that one base address serves both.
@@ -28,13 +29,15 @@ impl Checks {
         Self([const { Check { magic: AtomicU64::new(0), mask: AtomicUsize::new(0) } }; USES])
     }
 
-    /// Fills the table in, with the same numbers whoever does it.
+    /// Fills the table in, with the same numbers whoever does it, and each of them once: who publishes a
+    /// second window must not write, not even the same, to what is read without an atomic by then.
     pub fn fill(&self) {
         for class in Class::all() {
             let check = &self.0[class.index() + 1];
             let magic = (1u128 << 64).div_ceil(class.size() as u128);
-            check.magic.store(magic as u64, Relaxed);
-            check.mask.store(class.span_bytes() - 1, Relaxed);
+            // Acquire where it is there: who publishes a window passes it on.
+            let _ = check.magic.compare_exchange(0, magic as u64, Release, Acquire);
+            let _ = check.mask.compare_exchange(0, class.span_bytes() - 1, Release, Acquire);
         }
         debug_assert!(self.0[CLASSES + 1].magic.load(Relaxed) == 0, "a large block is no object");
     }
