@@ -36,8 +36,12 @@ impl Checks {
             let check = &self.0[class.index() + 1];
             let magic = (1u128 << 64).div_ceil(class.size() as u128);
             // Acquire where it is there: who publishes a window passes it on.
-            let _ = check.magic.compare_exchange(0, magic as u64, Release, Acquire);
-            let _ = check.mask.compare_exchange(0, class.span_bytes() - 1, Release, Acquire);
+            if check.magic.load(Acquire) == 0 {
+                let _ = check.magic.compare_exchange(0, magic as u64, Release, Acquire);
+            }
+            if check.mask.load(Acquire) == 0 {
+                let _ = check.mask.compare_exchange(0, class.span_bytes() - 1, Release, Acquire);
+            }
         }
         debug_assert!(self.0[CLASSES + 1].magic.load(Relaxed) == 0, "a large block is no object");
     }
