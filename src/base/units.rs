@@ -52,9 +52,14 @@ pub const WINDOW: usize = 1 << WINDOW_SHIFT;
 pub const HUGEPAGES_PER_WINDOW: usize = 1 << (WINDOW_SHIFT - HUGEPAGE_SHIFT);
 /// Granules in a window.
 pub const GRANULES_PER_WINDOW: usize = 1 << (WINDOW_SHIFT - GRANULE_SHIFT);
-/// Windows that user addresses can name, but for the topmost, which holds the main thread's stack: a
-/// bound that is no power of two is one instruction less to compare with.
-pub const WINDOWS: usize = (1 << (geometry::ADDRESS_BITS - WINDOW_SHIFT)) - 1;
+/// Windows that user addresses can name, and one that none is in: a bound that is no power of two is one
+/// instruction less to compare with. The topmost, which holds the main thread's stack, is where the first
+/// mappings go when addresses are not randomised, under a debugger for one.
+pub const WINDOWS: usize = if cfg!(spandrel_model) {
+    (1 << (geometry::ADDRESS_BITS - WINDOW_SHIFT)) - 1
+} else {
+    (1 << (geometry::ADDRESS_BITS - WINDOW_SHIFT)) + 1
+};
 /// The most objects one batch carries.
 pub const BATCH: usize = geometry::BATCH;
 
