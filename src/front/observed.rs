@@ -78,8 +78,8 @@ pub unsafe fn give(at: NonNull<u8>, layout: Option<(usize, usize)>) {
 /// # Safety
 /// Nobody uses the block any more.
 unsafe fn release(at: NonNull<u8>, layout: Option<(usize, usize)>) {
-    let odd = ledger::find(at.addr().get())
-        .is_some_and(|block| block.entry().is_some_and(|entry| check::is_odd(&block, &entry)));
+    let odd =
+        laid_out_at(at.addr().get()).is_some_and(|(block, entry)| check::is_odd(&block, &entry));
     // SAFETY: the caller's promise.
     unsafe {
         if odd {
@@ -142,8 +142,14 @@ pub fn usable_size(at: NonNull<u8>) -> Option<usize> {
 
 /// The size of a block that checked mode, now off, has left with a canary or a closed page behind it.
 fn left_by_check(at: NonNull<u8>) -> Option<usize> {
-    let entry = ledger::find(at.addr().get())?.entry()?;
+    let (_, entry) = laid_out_at(at.addr().get())?;
     entry.canary.then_some(entry.size)
+}
+
+/// What the ledger has of a block, while it is kept: before and after, it does not count.
+fn laid_out_at(addr: usize) -> Option<(ledger::Block, ledger::Entry)> {
+    let block = mode::has(mode::LEDGER).then(|| ledger::find(addr))??;
+    Some((block, block.entry()?))
 }
 
 /// Changes the size of a block: in place, by moving its pages, or by a copy. Null: nothing has changed.
@@ -175,11 +181,7 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         None => (usable, c_align(size)),
     };
     let asked = if checked { size.saturating_add(check::fill::CANARY) } else { size };
-    let laid_out = || {
-        let block = ledger::find(addr)?;
-        Some((block, block.entry()?))
-    };
-    let odd = laid_out().is_some_and(|(block, entry)| check::is_odd(&block, &entry));
+    let odd = laid_out_at(addr).is_some_and(|(block, entry)| check::is_odd(&block, &entry));
     let stays = match block {
         // One that is odd, or would be, is counted: it moves.
         Block::Object(class) => {

@@ -14,6 +14,7 @@ use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64};
 use crate::base::units::{
     GRANULE, GRANULE_SHIFT, GRANULES_PER_WINDOW, Granule, WINDOW_SHIFT, WINDOWS,
 };
+use crate::cache::{ThreadCache, slot};
 use crate::front::building::pages;
 use crate::os::{Os, linux};
 use crate::page::Window;
@@ -92,6 +93,11 @@ fn epoch() -> u64 {
     // Whoever has seen the mode that this epoch began with sees the epoch.
     fence(Acquire);
     u64::from(NOW.load(Relaxed)) & EPOCH
+}
+
+/// The running thread, as the system numbers threads; its cache knows, and the system takes longer to answer.
+fn thread() -> u32 {
+    slot::existing().map_or_else(|| pages().os().thread(), ThreadCache::thread)
 }
 
 /// A place where a block is or may be.
@@ -241,7 +247,7 @@ impl Block {
         record.size.store(size as u64 & SIZE | u64::from(tag) << 48, Relaxed);
         record.birth.store(stack, Relaxed);
         record.death.store(0, Relaxed);
-        record.thread.store(pages().os().thread(), Relaxed);
+        record.thread.store(thread(), Relaxed);
         record.clock.store(pages().os().now_ms() as u32, Relaxed);
         record.state.store(self.state(Life::Live, align), Release);
         true
@@ -281,7 +287,7 @@ impl Block {
             }
         }
         record.death.store(stack, Relaxed);
-        record.thread.store(pages().os().thread(), Relaxed);
+        record.thread.store(thread(), Relaxed);
         Ok(())
     }
 

@@ -33,7 +33,7 @@ const PINNED: u64 = 1 << 31;
 pub const PROFILE_ALONE: u64 = PROFILE | PINNED;
 
 /// Consumers that need the ledger.
-const KEEPS_LEDGER: u64 = CHECK | CHECK_STACKS | LEAKS | TAGS | GUARD;
+const KEEPS_LEDGER: u64 = CHECK | CHECK_STACKS | LEAKS | TAGS;
 /// One odd block.
 const ODD: u64 = 1 << 32;
 
