@@ -49,6 +49,16 @@ pub struct Names {
 
 /// Functions by which calls come into the allocator, and what stands around them in its library.
 const OWN: &str = "libspandrel";
+/// How the names of such functions begin where they are inside a Rust program.
+const OWN_NAMES: [&str; 7] = [
+    "spandrel::",
+    "<spandrel::",
+    "__rustc::__rust_",
+    "__rust_",
+    "alloc::alloc::",
+    "<alloc::alloc::Global",
+    "std::alloc::",
+];
 
 impl Names {
     /// Names for a process with these modules; of two that overlap the first counts.
@@ -100,7 +110,15 @@ impl Names {
             let within = |module: &&Module| (module.start..module.end).contains(&address);
             self.modules.iter().find(within).is_some_and(|module| module.file().starts_with(OWN))
         };
-        frames.iter().skip_while(own).map(|&address| self.of(address)).collect()
+        let names = frames.iter().skip_while(own).map(|&address| self.of(address));
+        let mut all: Vec<String> = names
+            .flat_map(|names| names.split(" < ").map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        // In a program that has the allocator inside, its functions have names; what is left of a stack of
+        // nothing else is as it is.
+        let first = all.iter().position(|name| !OWN_NAMES.iter().any(|own| name.starts_with(own)));
+        all.drain(..first.unwrap_or(0));
+        all
     }
 }
 
@@ -129,6 +147,13 @@ mod tests {
         // There is no such file, so there are no names.
         let names = Names::new(modules);
         assert_eq!(names.stack(&[0x40_0010, 0x65_1000]), ["prog+0x1010", "0x651000"]);
+    }
+
+    #[test]
+    fn the_allocators_own_names_are_left_out() {
+        let text = "spandrel::front::give < <spandrel::front::Spandrel as core::alloc::global::GlobalAlloc>::dealloc";
+        assert!(text.split(" < ").all(|name| OWN_NAMES.iter().any(|own| name.starts_with(own))));
+        assert!(!OWN_NAMES.iter().any(|own| "alloc::vec::Vec<u8>::push".starts_with(own)));
     }
 
     #[test]
