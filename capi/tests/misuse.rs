@@ -192,6 +192,35 @@ fn stacks_of_both_frees() {
     }
 }
 
+/// The functions of spandrel.h do at run time what the options do at the start.
+#[test]
+fn switched_by_the_program() {
+    for (name, words) in [
+        (
+            "checked_by_the_program",
+            "write after free: {blame}: 3 bytes into a block of 100 bytes at {block}, freed by this thread",
+        ),
+        (
+            "guarded_by_the_program",
+            "access to a block that is freed: {blame}: 3 bytes into a block of 100 bytes at {block}, freed by this thread",
+        ),
+    ] {
+        let output = run_with(program(), &[name], "");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let address =
+            |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("");
+        let line =
+            words.replace("{blame}", address("blame ")).replace("{block}", address("block "));
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(
+            errors.lines().next(),
+            Some(format!("spandrel: {line}").as_str()),
+            "{name}: {errors}"
+        );
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name}");
+    }
+}
+
 /// Every block behind closed pages of its own: what is touched past its end or after its free is caught in the act.
 #[test]
 fn guarded() {

@@ -138,6 +138,9 @@ int main(int argc, char **argv) {
     MISUSE(realloc_freed, char *p = blame(block(object(100))); char *q = malloc(100); free(p); free(q); CHECK(realloc(hide(p), 300)); return verdict(100))
     MISUSE(realloc_inside, CHECK(realloc(blame(block(object(100)) + 16), 300)); return verdict(100))
     MISUSE(realloc_stack, char local[256] __attribute__((aligned(64))); memset(local, 0, 256); CHECK(realloc(blame(local + 64), 300)); return verdict(100))
+    // Switched by the program itself.
+    MISUSE(checked_by_the_program, int (*check)(int) = (int (*)(int))dlsym(RTLD_DEFAULT, "spandrel_check"); if (!check) return NOT_THERE; CHECK(check(7) == EINVAL && check(1) == 0); char *p = block(object(100)); free(p); blame(p + 3); ((char *)hide(p))[3] = 'x'; check(0); return verdict(100))
+    MISUSE(guarded_by_the_program, int (*guard)(unsigned) = (int (*)(unsigned))dlsym(RTLD_DEFAULT, "spandrel_guard"); if (!guard) return NOT_THERE; CHECK(guard(1) == 0); char *p = block(malloc(100)); free(p); blame(p + 3); return ((volatile char *)hide(p))[3])
     MISUSE(nothing, char *p = object(100); free(p); p = malloc(100000); p = realloc(p, 200000); free(p); free(malloc((size_t)200 << 20)); _ZdlPvm(malloc(100), 100); free(NULL); return verdict(100))
     fprintf(stderr, "no such misuse\n");
     return 2;
