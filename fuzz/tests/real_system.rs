@@ -167,23 +167,56 @@ fn case(seed: u64, threads: u8, bytes: usize) -> Case {
 
 /// The work of one run: both doors, ill and well.
 fn work(seed: u64, threads: u8) {
-    work_of(seed, threads, 300);
-}
-
-/// The same with cases of so many bytes.
-fn work_of(seed: u64, threads: u8, bytes: usize) {
-    let cases = [case(seed, threads, bytes), case(seed + 1, threads, bytes)];
+    const BYTES: usize = 300;
+    let cases = [case(seed, threads, BYTES), case(seed + 1, threads, BYTES)];
     let served =
         |door: &dyn Fn(&Case, bool), may_fail| cases.iter().for_each(|c| door(c, may_fail));
     served(&|case, may_fail| case.run(&Rust, may_fail), true);
     served(&|case, may_fail| case.run(&C, may_fail), true);
+    moves(true);
     spandrel::purge();
     well_again();
     doors::books();
+    moves(false);
     served(&|case, may_fail| case.run(&C, may_fail), false);
     served(&|case, may_fail| case.run(&Rust, may_fail), false);
     let stats = doors::books();
     assert_eq!(stats.live, 0, "{stats}");
+}
+
+/// Blocks that grow where they are, with their pages to other addresses, and shrink; their contents stay.
+fn moves(may_fail: bool) {
+    use std::alloc::{GlobalAlloc, Layout};
+    let layout = |mib: usize| Layout::from_size_align(mib << 20, 8).expect("a valid layout");
+    // Two of five mebibytes, of which the first cannot grow where it is; one with a mapping of its own.
+    let mut held = [5, 5, 130].map(|mib| {
+        // SAFETY: a valid layout; the block is freed below.
+        (unsafe { spandrel::Spandrel.alloc(layout(mib)) }, mib)
+    });
+    for (at, mib) in &mut held {
+        if at.is_null() {
+            assert!(may_fail, "{mib} MiB were refused");
+            continue;
+        }
+        // SAFETY: used within its size, resized and freed with the layout it has.
+        unsafe {
+            at.write(7);
+            at.add((*mib << 20) - 1).write(8);
+            let mut end = (*mib << 20) - 1;
+            for wanted in [*mib + 7, *mib + 70, *mib - 1] {
+                let moved = spandrel::Spandrel.realloc(*at, layout(*mib), wanted << 20);
+                assert!(may_fail || !moved.is_null(), "{mib} MiB to {wanted} were refused");
+                if !moved.is_null() {
+                    (*at, *mib) = (moved, wanted);
+                }
+                assert_eq!(at.read(), 7);
+                assert!(end >= *mib << 20 || at.add(end).read() == 8, "{mib} MiB");
+                end = end.min((*mib << 20) - 1);
+                at.add(end).write(8);
+            }
+            spandrel::Spandrel.dealloc(*at, layout(*mib));
+        }
+    }
 }
 
 /// Runs `f` in a child; its answer, at most 63.
@@ -223,7 +256,10 @@ fn met() -> u8 {
 }
 
 fn every_call_in_turn() {
-    for (call, name) in NAMES.iter().enumerate() {
+    // `SPANDREL_CALL=NAME` is that one alone.
+    let wanted = std::env::var("SPANDREL_CALL").ok();
+    let chosen = |name: &str| wanted.as_ref().is_none_or(|wanted| wanted == name);
+    for (call, name) in NAMES.iter().enumerate().filter(|(_, name)| chosen(name)) {
         for (errno, error) in [(libc::ENOMEM, "ENOMEM"), (libc::EAGAIN, "EAGAIN")] {
             for (count, times) in [(1, "once"), (u64::MAX, "for ever")] {
                 let (mut number, mut runs) = (0, 0);
@@ -235,9 +271,7 @@ fn every_call_in_turn() {
                         FROM.store(number, Relaxed);
                         UNTIL.store(number.saturating_add(count), Relaxed);
                         KINDS.store(1 << call, Relaxed);
-                        // Mappings are moved seldom.
-                        let bytes = if *name == "mremap" { 1500 } else { 300 };
-                        work_of(rng::seed() + 7 * number, 0, bytes);
+                        work(rng::seed() + 7 * number, 0);
                         met()
                     });
                     runs += 1;

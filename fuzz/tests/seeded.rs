@@ -1,7 +1,7 @@
 //! The fuzzer's harness without a fuzzer: every stored case, and cases from one printed seed.
 //!
 //! `SPANDREL_SEED=n` replays a run (up to the interleaving of cases with several threads),
-//! `SPANDREL_FACTOR=n` makes it longer.
+//! `SPANDREL_FACTOR=n` makes it longer, `SPANDREL_CASES=n` is the number of cases itself, without the stored ones.
 
 #[path = "../../tests/common/rng.rs"]
 #[allow(dead_code)]
@@ -36,7 +36,8 @@ fn run(name: &str) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let target = target(name);
     // Cases that once failed, then the corpus.
-    for folder in ["regressions", "corpus"] {
+    let cases = std::env::var("SPANDREL_CASES").ok().map(|n| n.parse().expect("a number"));
+    for folder in ["regressions", "corpus"].into_iter().filter(|_| cases.is_none()) {
         for file in files(folder, name) {
             println!("{}", file.display());
             target(&std::fs::read(&file).expect("readable"));
@@ -44,7 +45,7 @@ fn run(name: &str) {
     }
     let seed = rng::seed();
     let mut rng = Rng::new(seed);
-    for case in 0..CASES * rng::factor() {
+    for case in 0..cases.unwrap_or(CASES * rng::factor()) {
         let length = rng.size(4096);
         let mut data: Vec<u8> = (0..length).map(|_| rng.next() as u8).collect();
         // Cases of the first kind decode to one thread; every third is left to chance.
