@@ -55,6 +55,17 @@ int spandrel_check(int mode) SPANDREL_NOTHROW;
  * same at start: SPANDREL=guard=5000. */
 int spandrel_guard(unsigned every) SPANDREL_NOTHROW;
 
+/* Starts a heap profile with a sample every so many bytes on average (0: 512 KiB; 1: every block). One that
+ * is under way is forgotten. Answers 0, or ENOMEM. */
+int spandrel_profile_start(size_t interval) SPANDREL_NOTHROW;
+
+/* Stops it; what was sampled can still be written. */
+void spandrel_profile_stop(void) SPANDREL_NOTHROW;
+
+/* Writes the profile so far to a file: for pprof, or, if the name ends with .svg, a flame graph of the heap at its
+ * peak. Answers 0, or an error number (EINVAL: there is no sample). */
+int spandrel_profile_write(const char *path) SPANDREL_NOTHROW;
+
 #undef SPANDREL_NOTHROW
 #ifdef __cplusplus
 }

@@ -8,7 +8,7 @@ use ::spandrel::base::options::Leaks;
 use ::spandrel::front::config::{leaks_at_exit, profile_path};
 use ::spandrel::observe::pprof::Figure;
 use ::spandrel::profile::{self, Profile};
-use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::os::unix::ffi::OsStrExt;
@@ -36,6 +36,39 @@ pub fn at_start() {
         }
         // SAFETY: as above.
         unsafe { libc::atexit(ends_somehow) };
+    }
+}
+
+/// See `spandrel.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn spandrel_profile_start(interval: usize) -> c_int {
+    let interval = if interval == 0 { profile::INTERVAL } else { interval };
+    profile::start(interval).map_or(libc::ENOMEM, |()| 0)
+}
+
+/// See `spandrel.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn spandrel_profile_stop() {
+    profile::stop();
+}
+
+/// See `spandrel.h`.
+///
+/// # Safety
+/// `path` is a string that ends with a zero.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn spandrel_profile_write(path: *const c_char) -> c_int {
+    if path.is_null() {
+        return libc::EINVAL;
+    }
+    // SAFETY: the caller's promise.
+    let path = unsafe { CStr::from_ptr(path) };
+    let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+    let written = catch_unwind(|| written(&profile::snapshot(), path));
+    match written {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => error.raw_os_error().unwrap_or(libc::EINVAL),
+        Err(_) => libc::ENOMEM,
     }
 }
 

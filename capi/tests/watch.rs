@@ -150,6 +150,34 @@ fn leaks_of_a_stripped_program() {
 }
 
 #[test]
+fn a_heap_profile_by_call() {
+    let arguments = common::link();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let program = compile("watch/profiled.c", "profiled_c", &arguments);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("by_call.svg");
+    common::passes("linked", &program, &[file.to_str().unwrap()], false);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.contains("<title>keep_some (400,800 bytes"), "{text}");
+}
+
+/// In one static file without symbols: stacks are walked and told apart all the same, if it was linked with
+/// the table that dynamic programs have anyway. Without one nothing is known of places, and nothing breaks.
+#[test]
+fn a_static_stripped_program() {
+    let archive = library().with_extension("a");
+    let arguments = [archive.to_str().unwrap(), "-static", "-s", "-lm", "-Wl,--eh-frame-hdr"];
+    let program = compile("watch/leaky.c", "leaky_static", &arguments);
+    let mut command = Command::new(&program);
+    let output = command.env("SPANDREL", "leaks=on").output().unwrap();
+    let (head, groups) = report(&output);
+    assert!(head.contains("12 blocks of 3,154,176 bytes lost, from 5 places; "), "{head}");
+    expect(&groups, "lost: 3 blocks of 3,000 bytes", &["leaky_static+0x", "leaky_static+0x"]);
+    let program = compile("watch/leaky.c", "leaky_static_bare", &arguments[..4]);
+    let output = Command::new(&program).env("SPANDREL", "leaks=on").output().unwrap();
+    assert!(report(&output).0.contains("12 blocks of 3,154,176 bytes lost, "), "{output:?}");
+}
+
+#[test]
 fn heap_profiles() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profiles");
     // What an earlier run left.

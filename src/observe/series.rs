@@ -60,6 +60,38 @@ pub static CLASS_SERIES: [ClassSeries; 5] = [
     ClassSeries { name: "spandrel_class_spans", help: "Spans", value: |class| class.spans },
 ];
 
+/// One series that there is for every tag.
+#[cfg(all(any(feature = "prometheus", feature = "metrics"), not(spandrel_model)))]
+struct TagSeries {
+    name: &'static str,
+    #[cfg(feature = "prometheus")]
+    help: &'static str,
+    value: fn(&super::tags::TagStats) -> usize,
+}
+
+/// The series per tag, all gauges. There are none before the first tag.
+#[cfg(all(any(feature = "prometheus", feature = "metrics"), not(spandrel_model)))]
+static TAG_SERIES: [TagSeries; 3] = [
+    TagSeries {
+        name: "spandrel_tag_live_bytes",
+        #[cfg(feature = "prometheus")]
+        help: "Put down to the tag",
+        value: |tag| tag.live,
+    },
+    TagSeries {
+        name: "spandrel_tag_live_blocks",
+        #[cfg(feature = "prometheus")]
+        help: "Blocks put down to the tag",
+        value: |tag| tag.blocks,
+    },
+    TagSeries {
+        name: "spandrel_tag_peak_bytes",
+        #[cfg(feature = "prometheus")]
+        help: "The most ever put down to the tag",
+        value: |tag| tag.peak,
+    },
+];
+
 impl Stats {
     /// Every series of the snapshot but those per class.
     pub fn series(&self) -> impl Iterator<Item = Series> {
@@ -125,7 +157,8 @@ impl Stats {
     }
 }
 
-/// A snapshot as the text that Prometheus reads (`text/plain; version=0.0.4`).
+/// A snapshot as the text that Prometheus reads (`text/plain; version=0.0.4`), and what is put down to each
+/// [`tag`](crate::tag) at the moment of writing.
 #[cfg(feature = "prometheus")]
 #[derive(Clone, Copy, Debug)]
 pub struct Prometheus<'a>(pub &'a Stats);
@@ -143,11 +176,28 @@ impl core::fmt::Display for Prometheus<'_> {
                 writeln!(f, "{name}{{size=\"{}\"}} {}", class.size, value(class))?;
             }
         }
+        let tags = super::tags::tags();
+        if tags.is_empty() {
+            return Ok(());
+        }
+        for TagSeries { name, help, value } in &TAG_SERIES {
+            writeln!(f, "# HELP {name} {help}\n# TYPE {name} gauge")?;
+            for tag in &tags {
+                writeln!(f, "{name}{{tag=\"{}\"}} {}", escaped(&tag.name), value(tag))?;
+            }
+        }
         Ok(())
     }
 }
 
-/// Hands a snapshot to the recorder of the `metrics` crate.
+/// A label's value as Prometheus reads it.
+#[cfg(feature = "prometheus")]
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Hands a snapshot, and what is put down to each [`tag`](crate::tag) now, to the recorder of the `metrics`
+/// crate.
 #[cfg(feature = "metrics")]
 pub fn publish(stats: &Stats) {
     for Series { name, kind, value, .. } in stats.series() {
@@ -159,6 +209,11 @@ pub fn publish(stats: &Stats) {
     for class in stats.classes.iter().filter(|class| class.spans != 0) {
         for ClassSeries { name, value, .. } in &CLASS_SERIES {
             metrics::gauge!(*name, "size" => class.size.to_string()).set(value(class) as f64);
+        }
+    }
+    for tag in super::tags::tags() {
+        for TagSeries { name, value, .. } in &TAG_SERIES {
+            metrics::gauge!(*name, "tag" => tag.name.clone()).set(value(&tag) as f64);
         }
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! The C library answers that itself, without a lock, since glibc 2.35: `_dl_find_object`, made for
 //! unwinders. It knows libraries opened and closed since, so nothing here can go stale. Where it is
-//! missing, what the program itself has is found by what the kernel handed over, which is all there is
-//! in a static binary; other modules are then left to the frame pointer.
+//! missing, and in a static program, what the program itself has is found by what the kernel handed over;
+//! other modules are then left to the frame pointer.
 
 use core::ffi::c_void;
 use core::ptr;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 /// A loaded module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,15 +17,34 @@ pub struct Module {
     pub start: usize,
     /// Its last address, plus one.
     pub end: usize,
-    /// Its `.eh_frame_hdr`.
+    /// Its `.eh_frame_hdr`; of the program itself 0 if it was linked without one.
     pub table: usize,
 }
 
 /// The module that `pc` lies in, if it has a table.
 pub fn find(pc: usize) -> Option<Module> {
     match find_object() {
-        Some(find_object) => asked(find_object, pc),
-        None => program().filter(|program| (program.start..program.end).contains(&pc)),
+        Some(find_object) if !is_static() => asked(find_object, pc),
+        _ => program().filter(|p| p.table != 0 && (p.start..p.end).contains(&pc)),
+    }
+}
+
+/// Whether there is nothing but the program itself. There the C library's function must not be asked: while
+/// it is set up, which takes memory of ours, it is no function yet.
+fn is_static() -> bool {
+    /// 0 until it was looked for, 1 no, 2 yes. Any thread; all find the same.
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    match KNOWN.load(Relaxed) {
+        0 => {
+            // Without a loader, or with one that was called by name: then the program is the loader.
+            // SAFETY: getauxval reads what the kernel handed over.
+            let alone = unsafe { libc::getauxval(libc::AT_BASE) } == 0;
+            let here = is_static as fn() -> bool as usize;
+            let found = alone && program().is_some_and(|p| (p.start..p.end).contains(&here));
+            KNOWN.store(1 + usize::from(found), Relaxed);
+            found
+        }
+        known => known == 2,
     }
 }
 
@@ -90,14 +110,16 @@ static PROGRAM: [AtomicUsize; 3] = [const { AtomicUsize::new(0) }; 3];
 /// The program itself, by the program headers that the kernel handed over.
 pub(super) fn program() -> Option<Module> {
     let known = || {
-        let [start, end, table] = [0, 1, 2].map(|i: usize| PROGRAM[i].load(Relaxed));
-        (end != 0 && start != 0 && table != 0).then_some(Module { start, end, table })
+        // The end last: with it the rest is known.
+        let end = PROGRAM[1].load(Acquire);
+        let [start, table] = [0, 2].map(|i: usize| PROGRAM[i].load(Relaxed));
+        (end != 0 && start != 0).then_some(Module { start, end, table })
     };
     known().or_else(|| {
         let found = read_headers()?;
         PROGRAM[0].store(found.start, Relaxed);
-        PROGRAM[1].store(found.end, Relaxed);
         PROGRAM[2].store(found.table, Relaxed);
+        PROGRAM[1].store(found.end, Release);
         Some(found)
     })
 }
@@ -128,8 +150,9 @@ fn read_headers() -> Option<Module> {
     let loaded = || headers().filter(|h| h.p_type == libc::PT_LOAD);
     let start = loaded().map(|h| h.p_vaddr as usize).min()?;
     let end = loaded().map(|h| (h.p_vaddr + h.p_memsz) as usize).max()?;
-    let table = headers().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?.p_vaddr as usize;
-    Some(Module { start: base + start, end: base + end, table: base + table })
+    let table = headers().find(|h| h.p_type == libc::PT_GNU_EH_FRAME);
+    let table = table.map_or(0, |table| base + table.p_vaddr as usize);
+    Some(Module { start: base + start, end: base + end, table })
 }
 
 #[cfg(test)]
