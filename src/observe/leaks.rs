@@ -130,6 +130,9 @@ struct Live {
 /// Nothing that is kept while it looks may lie in the heap: it would be seen.
 #[inline(never)]
 fn look(here: usize) -> Option<Leaks> {
+    // While the loader can still be asked: a thread held still may have its lock.
+    let mut sealed = Apart::new();
+    memory::sealed(&mut sealed);
     let held = Held::all()?;
     let mut heap = Heap { blocks: Apart::new(), found: Apart::new(), complete: true };
     // Blocks with a mapping of their own are on the kernel's list, and are no roots.
@@ -150,11 +153,14 @@ fn look(here: usize) -> Option<Leaks> {
     // From here on the heap may be used: what is allocated now is not on the list.
     heap.blocks.sort_unstable_by_key(|block| block.start);
     let mut reader = Reader::new();
-    let mut apart = vec![heap.blocks.range(), held.range(), mappings.range()];
+    let mut apart = vec![heap.blocks.range(), held.range(), mappings.range(), sealed.range()];
     apart.extend_from_slice(&mappings);
     let stacks: Vec<usize> = held.stacks().into_iter().chain([here]).collect();
     for range in memory::writable(&apart) {
         heap.mark(&mut reader, live_part(range, &stacks));
+    }
+    for &range in sealed.iter() {
+        heap.mark(&mut reader, range);
     }
     // Blocks from before the ledger was begun may lead anywhere.
     ledger::each_unknown(|block| {

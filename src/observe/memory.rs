@@ -1,11 +1,13 @@
 //! The process's memory as the kernel lists it, and reading it without touching what was never touched.
 
+use super::apart::Apart;
 use crate::base::units::{GRANULE, HUGEPAGE, HUGEPAGES_PER_WINDOW, Hugepage};
 use crate::front::building::{BUILDING, pages};
 use crate::os::{Os, metadata_bytes};
 use crate::page::Window;
 use crate::span::SpanTable;
 use crate::watch;
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
@@ -35,6 +37,26 @@ pub fn writable(apart: &[Range]) -> Vec<Range> {
         subtract(range, &own, &mut ranges);
     }
     ranges
+}
+
+/// Adds what each module could write until it was set up, and can only read since: the addresses of blocks from
+/// that time may lie there. Asks the loader, which may take its lock.
+pub fn sealed(out: &mut Apart<Range>) {
+    unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
+        // SAFETY: the loader's description of a module, which stays while this runs, and our list.
+        let (info, out) = unsafe { (&*info, &mut *out.cast::<Apart<Range>>()) };
+        for n in 0..usize::from(info.dlpi_phnum) {
+            // SAFETY: the module has so many headers.
+            let header = unsafe { &*info.dlpi_phdr.add(n) };
+            if header.p_type == libc::PT_GNU_RELRO {
+                let start = info.dlpi_addr.wrapping_add(header.p_vaddr) as usize;
+                out.push((start, start + header.p_memsz as usize));
+            }
+        }
+        0
+    }
+    // SAFETY: `note` gets what it expects, and the list outlives the call.
+    unsafe { libc::dl_iterate_phdr(Some(note), std::ptr::from_mut(out).cast()) };
 }
 
 /// A line of `/proc/PID/maps`, if it is of memory that may be read and written: the range, and the path.
