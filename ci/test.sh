@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models reliability instructions capi peers demo install programs map)
+parts=(rules format clippy docs debug release models reliability instructions capi watch peers demo install programs map)
 
 # A command, and its package if that has another name. valgrind counts the instructions; the rest comes
 # with cargo.
@@ -55,6 +55,11 @@ part_capi() {
     cargo test --quiet --release -p capi
     cargo run --quiet --release --features override --example override
     ci/instructions_c.sh --check
+}
+# Heap profiles, read by the tool they are written for. (Leaks of C, C++ and Rust programs: capi.)
+part_watch() {
+    need /usr/lib/go-1.19/bin/go golang-1.19-go
+    SPANDREL_NEEDS_PPROF=1 cargo test --quiet --release -p spandrel --test profile --test leaks --test tags --test stacks
 }
 part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
 # The command as a user gets it, run from where it was installed, with nothing of this checkout in reach.
