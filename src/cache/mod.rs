@@ -451,6 +451,7 @@ impl<B: Objects> Caches<B> {
             }
             self.unpin(cache, owner, class);
             let capacity = self.climb(cache, owner, class, Event::Overflow);
+            let held = bin.len();
             if capacity <= held {
                 let given = class.batch().min(held);
                 self.give_oldest(cache, class, given);
@@ -474,6 +475,10 @@ impl<B: Objects> Caches<B> {
     fn climb(&self, cache: &ThreadCache, owner: &mut Owner, class: Class, now: Event) -> usize {
         let last = core::mem::replace(&mut owner.last[class.index()], now);
         let rungs = owner.rungs[class.index()] as usize;
+        if self.below.is_thin(class) {
+            self.forgo(cache, owner, class);
+            return 0;
+        }
         let capacity = owner.capacity(class);
         if !sizing::wants_more(class, capacity, last, now) {
             return capacity;
@@ -492,6 +497,17 @@ impl<B: Objects> Caches<B> {
         owner.rungs[class.index()] += 1;
         self.set_rung(cache, class, rung);
         rung.capacity
+    }
+
+    /// Gives all that a bin holds to the floor below, and its array up.
+    fn forgo(&self, cache: &ThreadCache, owner: &mut Owner, class: Class) {
+        self.give_oldest(cache, class, cache.bin(class).len());
+        let rungs = core::mem::replace(&mut owner.rungs[class.index()], 0) as usize;
+        if rungs != 0 {
+            owner.used -= sizing::cost(class, rungs - 1);
+            // SAFETY: the caller owns the cache; a null array pins the bin, which is empty now.
+            unsafe { cache.bin(class).set_array(ptr::null_mut(), 0) };
+        }
     }
 
     fn set_rung(&self, cache: &ThreadCache, class: Class, rung: sizing::Rung) {
@@ -547,14 +563,8 @@ impl<B: Objects> Caches<B> {
         owner.surplus = 0;
         owner.missed = owner.release_at;
         for class in Class::all() {
-            self.give_oldest(cache, class, cache.bin(class).len());
-            if owner.rungs[class.index()] != 0 {
-                owner.rungs[class.index()] = 0;
-                // SAFETY: the caller owns the cache; a null array pins the bin, which is empty now.
-                unsafe { cache.bin(class).set_array(ptr::null_mut(), 0) };
-            }
+            self.forgo(cache, owner, class);
         }
-        owner.used = 0;
     }
 
     /// Now and then: give back most of what no allocation has reached since the last look.

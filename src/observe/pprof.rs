@@ -330,7 +330,7 @@ mod tests {
         let place = |id: u64| &message.location[id as usize - 1];
         let first = place(tagged.location_id[0]);
         let function = &message.function[first.line[0].function_id as usize - 1];
-        assert!(text(function.name).ends_with("pprof::tests::profile"), "{}", text(function.name));
+        assert!(text(function.name).ends_with("profile"), "{}", text(function.name));
         assert!(text(function.filename).ends_with("pprof.rs") && first.line[0].line > 100);
         // Every place lies in a mapping that says which build it is of.
         for &id in &tagged.location_id {

@@ -147,8 +147,12 @@ mod tests {
         let pc = outer();
         let frames = symbols.frames(pc);
         let names: Vec<_> = frames.iter().map(|frame| frame.function.as_str()).collect();
-        assert!(names[0].ends_with("symbols::tests::inner"), "{frames:?}");
-        assert!(names[1].ends_with("symbols::tests::outer"), "{frames:?}");
+        // Line tables, which optimised builds have, name no function that was inlined.
+        let [.., inner, outer] = &names[..] else {
+            assert!(!cfg!(debug_assertions) && names == ["outer"], "{frames:?}");
+            return;
+        };
+        assert!(inner.ends_with("tests::inner") && outer.ends_with("tests::outer"), "{frames:?}");
         assert!(frames[1].file.ends_with("observe/symbols.rs") && frames[1].line > 100);
         assert!(symbols.place(pc).contains("+0x"));
     }

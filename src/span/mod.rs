@@ -22,6 +22,7 @@
 mod inherit;
 mod shed;
 pub mod state;
+mod survey;
 pub mod table;
 
 use crate::base::classes::{Class, Use};
@@ -71,6 +72,12 @@ pub trait Objects {
     fn growth(&self) -> u64 {
         0
     }
+
+    /// Whether much is free in the spans of a class, of large objects: then keep nothing above them, so
+    /// that what is freed in the last of them stays there.
+    fn is_thin(&self, _: Class) -> bool {
+        false
+    }
 }
 
 /// The span floor over a page heap.
@@ -78,6 +85,7 @@ pub trait Objects {
 pub struct Spans<O> {
     pages: PageHeap<O, SpanTable>,
     rest: shed::Rest,
+    survey: survey::Survey,
     counters: CachePadded<Counters>,
 }
 
@@ -111,6 +119,7 @@ impl<O: Os> Spans<O> {
             Self {
                 pages,
                 rest: shed::Rest::new(),
+                survey: survey::Survey::new(),
                 counters: CachePadded::new(Counters {
                     begun: AtomicU64::new(0),
                     died: AtomicU64::new(0),
@@ -498,6 +507,7 @@ impl<O: Os> Objects for Spans<O> {
         let now = self.os().now_ms();
         self.pages.tick(now);
         self.shed_at_rest(now);
+        self.survey(now);
     }
 
     fn pressed(&self) -> bool {
@@ -506,6 +516,10 @@ impl<O: Os> Objects for Spans<O> {
 
     fn growth(&self) -> u64 {
         self.pages.counts().fresh
+    }
+
+    fn is_thin(&self, class: Class) -> bool {
+        self.survey.is_thin(class)
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {

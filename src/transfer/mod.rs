@@ -292,13 +292,20 @@ impl<B: Objects> Objects for Transfer<B> {
         self.below.growth()
     }
 
+    fn is_thin(&self, class: Class) -> bool {
+        self.below.is_thin(class)
+    }
+
     fn give(&self, class: Class, objects: &mut [*mut u8]) {
         self.give_noting(class, objects, || {});
     }
 
     fn give_noting(&self, class: Class, objects: &mut [*mut u8], leaving: impl FnOnce()) {
         let shelf = &self.shelves[class.index()];
-        let limit = capacity::limit(class, shelf.doublings.load(Relaxed));
+        let limit = match self.below.is_thin(class) {
+            true => 0,
+            false => capacity::limit(class, shelf.doublings.load(Relaxed)),
+        };
         let node = if shelf.full.count() < limit {
             self.empty.pop(&self.nodes).or_else(|| self.nodes.make(self.below.os()))
         } else {

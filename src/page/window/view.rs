@@ -39,7 +39,7 @@ impl<M> Window<M> {
     }
 
     /// How many hugepages of ours are not whole and free.
-    pub(in crate::page) fn hugepages_in_use(&self) -> u32 {
+    pub fn hugepages_in_use(&self) -> u32 {
         let words = self.ours.iter().zip(&self.map);
         words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
     }
