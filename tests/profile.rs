@@ -170,7 +170,8 @@ fn a_flame_graph() {
     assert!(line.starts_with("[tenant-a];"), "{line}");
     let functions: Vec<&str> = line.rsplit_once(' ').unwrap().0.split(';').collect();
     // The allocator's own are left out.
-    assert!(!functions.iter().any(|f| f.contains("__rust_alloc") || f.contains("spandrel::front")));
+    let passes_on = |f: &&str| f.contains("__rust_alloc") || f.contains("spandrel::front");
+    assert!(!functions.iter().any(passes_on), "{line}");
     let empty = Profile { places: Vec::new(), ..profile };
     assert!(empty.flame_graph(Figure::Peak, Vec::new()).is_err());
 }
@@ -209,8 +210,10 @@ fn the_pprof_tool_reads_it() {
     };
     let top = ask(&["-top", "-unit=B"]);
     assert!(top.contains("Type: inuse_space"), "{top}");
-    let line =
-        top.lines().find(|line| line.contains("keep_some")).unwrap_or_else(|| panic!("{top}"));
+    let line = top
+        .lines()
+        .find(|line| line.contains("profile::keep_some"))
+        .unwrap_or_else(|| panic!("{top}"));
     let cumulative = line.split_whitespace().nth(3).unwrap();
     let bytes: f64 = cumulative.trim_end_matches('B').parse().unwrap();
     assert!((100_000.0..101_000.0).contains(&bytes), "{top}");
@@ -218,7 +221,7 @@ fn the_pprof_tool_reads_it() {
     let labelled = traces.lines().any(|line| line.split_whitespace().eq(["tag:", "tenant-a"]));
     assert!(labelled, "{traces}");
     let focused = ask(&["-top", "-tagfocus=tenant-a", "-unit=B", "-sample_index=peak_space"]);
-    assert!(focused.contains("keep_some"), "{focused}");
+    assert!(focused.contains("profile::keep_some"), "{focused}");
     let listed = ask(&["-raw"]);
     for kind in ["inuse_space/bytes", "lifetime/nanoseconds", "freed_objects/count"] {
         assert!(listed.contains(kind), "{listed}");

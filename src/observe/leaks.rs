@@ -1,7 +1,7 @@
 //! Leaks: every block that is still live, by where it was allocated, and whether anything leads to it.
 //!
-//! All other threads are held still for the moment ([`threads`]). Then every word of the program's
-//! variables, stacks, registers and mappings ([`memory`]) that could be a pointer is taken for one, to the
+//! All other threads are held still for the moment (`threads`). Then every word of the program's
+//! variables, stacks, registers and mappings (`memory`) that could be a pointer is taken for one, to the
 //! start of a block or into it; what it leads to is *reachable*, and so is what can be reached from there.
 //! The rest is *lost*: no word of the program names it any more. The look is conservative the safe way
 //! round: a number that happens to look like an address hides a leak, but nothing in use is called lost,

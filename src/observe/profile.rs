@@ -15,7 +15,7 @@
 //!
 //! A sample is taken every so many bytes on average; each stands for as many blocks as it takes to meet one
 //! ([`watch::sample`](crate::watch)), so all figures are unbiased estimates of the whole. Blocks from before
-//! the start are not seen. What is written ([`Profile::pprof`], [`Profile::flame_graph`]) needs the feature
+//! the start are not seen. What is written (`Profile::pprof`, `Profile::flame_graph`) needs the feature
 //! `profile`.
 
 use super::tags;

@@ -32,7 +32,11 @@ pub fn calls(symbols: &Symbols, id: StackId) -> Vec<Call> {
     // If there is nothing else in it, better all than nothing.
     let whole = calls.clone();
     while let Some(first) = calls.first_mut() {
-        let passing = first.frames.iter().take_while(|f| passes_on(&f.function)).count();
+        let passing = first
+            .frames
+            .iter()
+            .take_while(|frame| passes_on(&frame.function) || lies_below(frame))
+            .count();
         if first.frames.is_empty() || passing < first.frames.len() {
             first.frames.drain(..passing);
             first.left_out = passing;
@@ -81,6 +85,19 @@ fn passes_on(function: &str) -> bool {
     NAMES.contains(&name)
         || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
         || (function.starts_with("std::allocator") && function.contains("allocate"))
+}
+
+/// The same for one that was inlined and of which line tables alone tell the bare name: by its file.
+fn lies_below(frame: &Frame) -> bool {
+    const FILES: [&str; 6] = [
+        "library/alloc/src/alloc.rs",
+        "library/alloc/src/raw_vec/mod.rs",
+        "src/front/mod.rs",
+        "src/front/bare.rs",
+        "src/front/building.rs",
+        "src/front/realloc.rs",
+    ];
+    !frame.function.contains("::") && FILES.iter().any(|file| frame.file.ends_with(file))
 }
 
 /// The name of a call as people read it: functions where they are known, else a place in a file.
@@ -164,7 +181,7 @@ mod tests {
         let symbols = Symbols::new();
         let id = here();
         let calls = calls(&symbols, id);
-        assert!(calls[0].frames[0].function.ends_with("here"), "{calls:?}");
+        assert!(calls[0].frames[0].function.ends_with("stack_names::tests::here"), "{calls:?}");
         let lines = lines(&symbols, id, 2);
         assert!(lines[1].contains("a_stack_begins_with_its_caller") && lines.len() == 3);
         assert!(lines[1].contains("stack_names.rs:") && lines[2].starts_with("... and "));

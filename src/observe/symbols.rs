@@ -79,14 +79,13 @@ impl Symbols {
                 });
             }
         }
-        // Without a description of the function, the symbol table may know at least its name.
-        if let Some(outermost) = frames.last_mut().filter(|frame| frame.function.is_empty()) {
-            outermost.function = symbol(loader, probe);
-        } else if frames.is_empty() {
-            let function = symbol(loader, probe);
-            if !function.is_empty() {
-                frames.push(Frame { function, ..Frame::default() });
-            }
+        // Line tables alone name a function without its path, and some modules have not even those: the
+        // symbol table may know more.
+        let known = symbol(loader, probe);
+        match frames.last_mut() {
+            Some(outermost) if known.ends_with(&outermost.function) => outermost.function = known,
+            None if !known.is_empty() => frames.push(Frame { function: known, ..Frame::default() }),
+            _ => {}
         }
         frames.retain(|frame| !frame.function.is_empty() || !frame.file.is_empty());
         frames
@@ -149,8 +148,8 @@ mod tests {
         let names: Vec<_> = frames.iter().map(|frame| frame.function.as_str()).collect();
         // Line tables, which optimised builds have, name no function that was inlined.
         let [.., inner, outer] = &names[..] else {
-            assert!(!cfg!(debug_assertions) && names == ["outer"], "{frames:?}");
-            return;
+            assert!(!cfg!(debug_assertions) && names.len() == 1, "{frames:?}");
+            return assert!(names[0].ends_with("symbols::tests::outer"), "{frames:?}");
         };
         assert!(inner.ends_with("tests::inner") && outer.ends_with("tests::outer"), "{frames:?}");
         assert!(frames[1].file.ends_with("observe/symbols.rs") && frames[1].line > 100);

@@ -5,7 +5,7 @@
 //! system call but one for the time (and that is none on most systems) until a chunk is full. A record
 //! that cannot be written, because the file cannot grow, is counted there.
 //!
-//! A thread's state is a [`Lane`], one a thread cache, in a table beside the caches; only the cache's
+//! A thread's state is a `Lane`, one a thread cache, in a table beside the caches; only the cache's
 //! owner touches it. A thread without a cache, at the end of its life or inside a signal handler that
 //! interrupted a record, writes chunks of one record. A child of fork begins a file of its own.
 
