@@ -17,6 +17,7 @@
 
 pub mod corpus;
 pub mod heap;
+pub mod leaks;
 pub mod load;
 pub mod metrics;
 pub mod report;

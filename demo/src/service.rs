@@ -1,4 +1,5 @@
-//! The service: four routes over the [`Store`], heavy work handed to a rayon pool, `/metrics` and `/debug/pprof/heap`.
+//! The service: four routes over the [`Store`], heavy work handed to a rayon pool, `/metrics`,
+//! `/debug/pprof/heap` and `/debug/leaks`. What a request allocates on the pool is put down to its route (`tags=on`).
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -14,10 +15,11 @@ use axum::{
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use spandrel::{Tag, tag};
 use tokio::sync::oneshot;
 
 use crate::{
-    heap,
+    heap, leaks,
     store::{Absent, Document, Store},
     text::{self, CountSummary},
 };
@@ -30,6 +32,21 @@ const BODY_LIMIT: usize = 1 << 20;
 pub struct Service {
     store: Arc<Store>,
     pool: Arc<ThreadPool>,
+    tags: Tags,
+}
+
+/// Whom memory is put down to.
+#[derive(Debug, Clone, Copy)]
+struct Tags {
+    insert: Tag,
+    search: Tag,
+    count: Tag,
+}
+
+impl Tags {
+    fn new() -> Self {
+        Self { insert: tag("insert"), search: tag("search"), count: tag("count") }
+    }
 }
 
 impl Service {
@@ -43,7 +60,7 @@ impl Service {
             .thread_name(|n| format!("pool-{n}"))
             .build()
             .context("cannot start the worker pool")?;
-        Ok(Self { store: Arc::new(Store::new(capacity)), pool: Arc::new(pool) })
+        Ok(Self { store: Arc::new(Store::new(capacity)), pool: Arc::new(pool), tags: Tags::new() })
     }
 
     /// Fills the store from serialised documents, in parallel, as a service does that loads its data when it starts.
@@ -82,6 +99,7 @@ impl Service {
             .route("/count", post(count))
             .route("/metrics", get(crate::metrics::metrics))
             .route("/debug/pprof/heap", get(heap::read).post(heap::start).delete(heap::stop))
+            .route("/debug/leaks", get(leaks::read).post(leaks::start).delete(leaks::stop))
             .layer(DefaultBodyLimit::max(BODY_LIMIT))
             .with_state(self.clone())
     }
@@ -89,11 +107,13 @@ impl Service {
     /// Runs `work` on the pool and waits for it without holding a tokio worker.
     async fn on_pool<T: Send + 'static>(
         &self,
+        tag: Tag,
         work: impl FnOnce(&Store) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (answer, waiting) = oneshot::channel();
         let store = Arc::clone(&self.store);
         self.pool.spawn(move || {
+            let _tagged = tag.enter();
             // The client may have hung up: then nobody waits, and the answer is dropped here.
             let _ = answer.send(work(&store));
         });
@@ -132,7 +152,7 @@ fn json_answer(status: StatusCode, body: Vec<u8>) -> Response {
 
 async fn insert(State(service): State<Service>, body: Bytes) -> Result<Response, Refusal> {
     let answer = service
-        .on_pool(move |store| {
+        .on_pool(service.tags.insert, move |store| {
             let document: Document = serde_json::from_slice(&body).map_err(|e| bad_request(&e))?;
             to_json(&store.insert(document))
         })
@@ -174,13 +194,14 @@ async fn search(
     if !q.contains(char::is_alphanumeric) {
         return Err(bad_request(&"q holds no word"));
     }
-    let answer = service.on_pool(move |store| to_json(&store.search(&q))).await?;
+    let answer =
+        service.on_pool(service.tags.search, move |store| to_json(&store.search(&q))).await?;
     Ok(json_answer(StatusCode::OK, answer))
 }
 
 async fn count(State(service): State<Service>, body: Bytes) -> Result<Response, Refusal> {
     let answer = service
-        .on_pool(move |_| {
+        .on_pool(service.tags.count, move |_| {
             let text = std::str::from_utf8(&body).map_err(|e| bad_request(&e))?;
             let paragraphs: Vec<&str> = text.split("\n\n").collect();
             let counts =
