@@ -503,3 +503,41 @@ fn the_system_is_not_asked_while_there_is_enough() {
     let more = fake(tower).counts().mapped - mapped;
     assert!(more <= 64 * MIB, "{more} bytes more for the same 40 MiB");
 }
+
+/// What a class that lost ground keeps in its spans is not hidden from them by the caches.
+#[test]
+fn a_thin_class_has_no_place_in_the_caches() {
+    let tower = tower(PAGE_SIZES[0]);
+    let (class, small) = (class(2048), class(256));
+    let hand = Hand::new(tower);
+    let held: Vec<_> = (0..16 * MIB / 2048).map(|_| hand.take(class).unwrap()).collect();
+    let look = || {
+        fake(tower).advance(1000);
+        tower.below().tick();
+        spans(tower).is_thin(class)
+    };
+    assert!(!look(), "nothing is free yet");
+    // Two of three go home, so that every span keeps some.
+    let (kept, free): (Vec<_>, Vec<_>) =
+        held.into_iter().enumerate().partition(|(i, _)| i % 3 == 0);
+    free.into_iter().for_each(|(_, object)| hand.give(object));
+    let mut held: Vec<_> = kept.into_iter().map(|(_, object)| object).collect();
+    tower.below().flush();
+    assert!(look());
+    assert!(!spans(tower).is_thin(small));
+    for object in held.drain(..64) {
+        hand.give(object);
+    }
+    assert_eq!(hand.cache.held(class), 0, "kept in the thread's cache");
+    assert_eq!(tower.below().counts(class).objects, 0, "kept between the threads");
+    // Full again, it is like any other.
+    while look() {
+        held.extend((0..256).map(|_| hand.take(class).unwrap()));
+    }
+    (0..4).for_each(|_| hand.give(held.pop().unwrap()));
+    assert!(hand.cache.held(class) > 0);
+    held.into_iter().for_each(|object| hand.give(object));
+    hand.retire();
+    tower.below().flush();
+    balanced(tower, 0);
+}

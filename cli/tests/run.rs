@@ -301,3 +301,48 @@ fn statistics_take_no_path_with_a_comma() {
         .code(125)
         .stderr("spandrel: --stats=/tmp/a,b: the path may not contain a comma\n");
 }
+
+/// The C program that loses blocks in known places, from the tests of the library.
+fn leaky(directory: &Path) -> std::path::PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../capi/tests/programs/watch/leaky.c");
+    let to = directory.join("leaky");
+    let mut compiler = std::process::Command::new("cc");
+    let status = compiler.args(["-g", "-O1", "-pthread", "-o"]).args([&to, &source]).status();
+    assert!(status.expect("there is a C compiler").success());
+    to
+}
+
+#[test]
+fn leaks_are_told_and_change_the_exit_code() {
+    let directory = directory();
+    let program = leaky(directory.path());
+    let lost =
+        is_match(r"spandrel: leaks of \d+ leaky: 12 blocks of 3,154,176 bytes lost").unwrap();
+    spandrel()
+        .args(["run", "--leaks", "--leaks-exit", "23", "--"])
+        .arg(&program)
+        .assert()
+        .code(23)
+        .stderr(lost.and(contains("lose_large")));
+    spandrel()
+        .args(["run", "--leaks", "--leaks-exit", "23", "--"])
+        .args([program.as_os_str(), "clean".as_ref()])
+        .assert()
+        .success()
+        .stderr(contains(" leaky: nothing is lost; "));
+}
+
+#[test]
+fn a_profile_is_written_at_the_end() {
+    let directory = directory();
+    let program = leaky(directory.path());
+    let file = directory.path().join("heap.pb.gz");
+    spandrel()
+        .args(["run", "--profile"])
+        .arg(&file)
+        .args(["--profile-every", "1KiB", "--"])
+        .arg(&program)
+        .assert()
+        .success();
+    assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b], "gzip");
+}

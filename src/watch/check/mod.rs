@@ -300,17 +300,7 @@ pub fn size_of(at: NonNull<u8>, said: Option<(usize, usize)>) -> Option<usize> {
 }
 
 fn unknown(block: &Block) -> Entry {
-    Entry {
-        life: Life::Unknown,
-        size: block.bytes,
-        align: 1,
-        canary: false,
-        tag: 0,
-        birth: 0,
-        death: 0,
-        thread: 0,
-        clock: 0,
-    }
+    Entry { size: block.bytes, ..NOWHERE }
 }
 
 #[cold]
