@@ -121,6 +121,10 @@ fn what_waits_in_the_caches_is_reclaimed() {
     }
     ledger::prepare();
     let mut held: Vec<Block> = Vec::with_capacity(100_000);
+    // The records of what waits between the threads are mapped while something can be.
+    held.extend((0..20_000).map(|i| Block::must(64, 8, i)));
+    held.clear();
+    assert!(spandrel::stats().in_transfer > 0, "{}", spandrel::stats());
     let first = fill(&mut held, MIB);
     held.clear();
     // Every class leaves about a mebibyte of objects between the threads, in spans here and there.
