@@ -22,9 +22,13 @@ const PAY_EVERY: usize = HUGEPAGE;
 /// A heap up to this size does not pay.
 const PAY_FROM: usize = 16 * HUGEPAGE;
 /// One part in so many may lie idle. What is above that pays for what is new, so that what is resident
-/// grows only with what is in use. Without such a part, blocks of changing size would return and fault
-/// in the same memory again and again.
+/// grows only with what is in use.
 const IDLE_PART: usize = 8;
+/// The same once one part in [`PAID_OFTEN`] of the heap was returned for it since the last tick: then blocks
+/// of changing size return and fault in the same memory again and again, which is dearer than keeping some
+/// more of it.
+const IDLE_PART_OFTEN: usize = 3;
+const PAID_OFTEN: usize = 4;
 
 /// Where the heap stands against its limits. Any thread, relaxed: policy and sums.
 #[derive(Debug)]
@@ -38,6 +42,8 @@ pub(super) struct Pressure {
     pressed_to: AtomicUsize,
     crossings: AtomicU64,
     refusals: AtomicU64,
+    /// Bytes returned to pay for what is new, since the last tick.
+    paid: AtomicUsize,
 }
 
 /// The limits and what became of them.
@@ -67,6 +73,7 @@ impl Pressure {
                 pressed_to: AtomicUsize::new(0),
                 crossings: AtomicU64::new(0),
                 refusals: AtomicU64::new(0),
+                paid: AtomicUsize::new(0),
             }
         }
     }
@@ -113,10 +120,19 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             let backed = self.counters.backed.load(Relaxed);
             let every = PAY_EVERY.max(backed / 64);
             if before / every != (before + fresh) / every && backed > PAY_FROM {
-                let spare = self.idle().saturating_sub(backed / IDLE_PART);
-                self.purge_idle(spare.min(every.max(fresh)));
+                let paid = self.pressure.paid.load(Relaxed);
+                let often = paid > backed / PAID_OFTEN;
+                let part = if often { IDLE_PART_OFTEN } else { IDLE_PART };
+                let spare = self.idle().saturating_sub(backed / part);
+                let returned = self.purge_idle(spare.min(every.max(fresh)));
+                self.pressure.paid.fetch_add(returned, Relaxed);
             }
         }
+    }
+
+    /// At each tick: what is paid is counted anew.
+    pub(super) fn forget_payments(&self) {
+        self.pressure.paid.store(0, Relaxed);
     }
 
     /// Bytes that are free and may have memory behind them.

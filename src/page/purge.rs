@@ -78,6 +78,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         // One thread per tick is enough; the others have no reason to wait for it.
         if self.counters.last_tick.compare_exchange(last, now, Relaxed, Relaxed).is_ok() {
+            self.forget_payments();
             self.decay(now as u32);
         }
     }
@@ -126,31 +127,34 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     /// Returns the memory of whole free hugepages, the highest first, and then of the free parts of
-    /// hugepages that are mostly free, until that is `bytes`.
-    pub(super) fn purge_idle(&self, bytes: usize) {
+    /// hugepages that are mostly free, until that is `bytes`. Answers how many bytes went back.
+    pub(super) fn purge_idle(&self, bytes: usize) -> usize {
         let mut left = bytes;
         if left == 0 {
-            return;
+            return 0;
         }
+        let mut purged = 0;
         for window in self.windows() {
             for index in (0..HUGEPAGES_PER_WINDOW).rev() {
                 let hugepage = Hugepage(index as u32);
                 let view = window.look(hugepage);
                 if left != 0 && view.whole && view.clean != WHOLE {
-                    let purged = self.purge_hugepage(window, hugepage);
-                    self.returned(purged);
-                    left = left.saturating_sub(purged);
+                    let here = self.purge_hugepage(window, hugepage);
+                    self.returned(here);
+                    purged += here;
+                    left = left.saturating_sub(here);
                 }
             }
         }
-        self.purge_parts(|part| {
-            let free = GRANULES_PER_HUGEPAGE as u32 - part.used;
-            let wanted = left != 0 && (!part.huge || free >= part.used);
-            if wanted {
-                left = left.saturating_sub(free as usize * GRANULE);
-            }
-            wanted
-        });
+        purged
+            + self.purge_parts(|part| {
+                let free = GRANULES_PER_HUGEPAGE as u32 - part.used;
+                let wanted = left != 0 && (!part.huge || free >= part.used);
+                if wanted {
+                    left = left.saturating_sub(free as usize * GRANULE);
+                }
+                wanted
+            })
     }
 
     fn purge_hugepage(&self, window: &Window<M>, hugepage: Hugepage) -> usize {
