@@ -61,7 +61,10 @@ part_watch() {
     need /usr/lib/go-1.19/bin/go golang-1.19-go
     SPANDREL_NEEDS_PPROF=1 cargo test --quiet --release -p spandrel --test profile --test leaks --test tags --test stacks
 }
-part_demo() { cargo run --quiet --release -p demo -- --seconds 8; }
+part_demo() {
+    cargo run --quiet --release -p demo -- --seconds 8
+    ci/watched.sh
+}
 # The command as a user gets it, run from where it was installed, with nothing of this checkout in reach.
 part_install() {
     local root

@@ -58,6 +58,9 @@ struct Cli {
     /// Compare with mimalloc, jemalloc, snmalloc and rpmalloc as well; needs C and C++ compilers and cmake
     #[arg(long)]
     peers: bool,
+    /// Run Spandrel once more in each round, with its heap profile on, and say what that costs
+    #[arg(long)]
+    profile_cost: bool,
     /// The cargo profile to build the services with
     #[arg(long, value_enum, default_value_t = Profile::Fat)]
     profile: Profile,
@@ -95,7 +98,11 @@ fn main() -> ExitCode {
 
 /// Everything; whether what `--check` asks for holds.
 fn run(cli: &Cli) -> Result<bool> {
-    let allocators = if cli.peers { Allocator::ALL } else { Allocator::PAIR };
+    let mut allocators = if cli.peers { Allocator::ALL } else { Allocator::PAIR }.to_vec();
+    if cli.profile_cost {
+        allocators.insert(1, Allocator::Profiled);
+    }
+    let allocators = &allocators;
     let seconds = cli.seconds.unwrap_or(if cli.peers { SECONDS.1 } else { SECONDS.0 });
     let budget = Duration::from_secs(seconds);
     let rounds = rounds(budget, allocators.len())?;
@@ -118,6 +125,9 @@ fn run(cli: &Cli) -> Result<bool> {
     let verdicts = runs.verdicts(cli.tolerance / 100.0);
     for verdict in &verdicts {
         println!("{verdict}");
+    }
+    if let Some(cost) = runs.profile_cost() {
+        println!("{cost}");
     }
     println!("\nmeasured in {:.0} s", started.elapsed().as_secs_f64());
     if let Some((path, file)) = json {

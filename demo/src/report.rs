@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// The allocator all others are compared with.
 pub const SUBJECT: &str = "spandrel";
+/// The same with its heap profile on.
+pub const PROFILED: &str = "spandrel, profiled";
 
 /// One line on a service process's standard output.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,6 +156,17 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     if values.len() % 2 == 1 { values[half] } else { f64::midpoint(values[half - 1], values[half]) }
 }
 
+/// The median over the rounds of one's figure by the other's, and the lowest and the highest of those. Rounds are
+/// compared pairwise, so that a machine that slows down for a round slows both sides of a ratio.
+fn ratio(one: &[RunResult], other: &[RunResult], of: fn(&RunResult) -> f64) -> (f64, (f64, f64)) {
+    let ratios: Vec<f64> = one.iter().zip(other).map(|(one, other)| of(one) / of(other)).collect();
+    let range = (
+        ratios.iter().copied().fold(f64::INFINITY, f64::min),
+        ratios.iter().copied().fold(0.0, f64::max),
+    );
+    (median(ratios), range)
+}
+
 impl Runs {
     fn of(&self, allocator: &str) -> &[RunResult] {
         let found = self.allocators.iter().find(|(name, _)| name == allocator);
@@ -183,8 +196,7 @@ impl Runs {
         table.to_string()
     }
 
-    /// Spandrel against the best of the others, in throughput and in peak memory. Rounds are compared pairwise, so
-    /// that a machine that slows down for a round slows both sides of a ratio. `tolerance` is a fraction.
+    /// Spandrel against the best of the others, in throughput and in peak memory. `tolerance` is a fraction.
     #[must_use]
     pub fn verdicts(&self, tolerance: f64) -> Vec<Verdict> {
         [
@@ -196,26 +208,18 @@ impl Runs {
         .filter_map(|(what, measure, more_is_better)| {
             let of = MEASURES[measure].of;
             let sign = if more_is_better { -1.0 } else { 1.0 };
-            let others = self.allocators.iter().filter(|(name, _)| name != SUBJECT);
+            let mine = [SUBJECT, PROFILED];
+            let others = self.allocators.iter().filter(|(name, _)| !mine.contains(&name.as_str()));
             let (best, runs) = others.min_by(|(_, a), (_, b)| {
                 let key = |runs: &[RunResult]| sign * median(runs.iter().map(of));
                 key(a).total_cmp(&key(b))
             })?;
-            let ratios: Vec<f64> = self
-                .of(SUBJECT)
-                .iter()
-                .zip(runs)
-                .map(|(mine, other)| of(mine) / of(other))
-                .collect();
-            let ratio = median(ratios.iter().copied());
+            let (ratio, range) = ratio(self.of(SUBJECT), runs, of);
             Some(Verdict {
                 what,
                 best: best.clone(),
                 ratio,
-                range: (
-                    ratios.iter().copied().fold(f64::INFINITY, f64::min),
-                    ratios.iter().copied().fold(0.0, f64::max),
-                ),
+                range,
                 holds: if more_is_better {
                     ratio >= 1.0 - tolerance
                 } else {
@@ -224,6 +228,26 @@ impl Runs {
             })
         })
         .collect()
+    }
+
+    /// What the heap profile costs, where it was measured: processor time and throughput with it over those without,
+    /// round by round.
+    #[must_use]
+    pub fn profile_cost(&self) -> Option<String> {
+        let (with, without) = (self.of(PROFILED), self.of(SUBJECT));
+        if with.is_empty() {
+            return None;
+        }
+        let [cpu, throughput] =
+            [CPU, THROUGHPUT].map(|measure| ratio(with, without, MEASURES[measure].of));
+        let show = |(ratio, (low, high)): (f64, (f64, f64))| {
+            format!("{ratio:.3}x (rounds: {low:.3} to {high:.3})")
+        };
+        Some(format!(
+            "heap profile at the default rate: processor time {}, throughput {} of Spandrel without it",
+            show(cpu),
+            show(throughput)
+        ))
     }
 
     /// Spandrel's own account of its memory, from its last round.
@@ -320,6 +344,16 @@ mod tests {
         assert_eq!(holding(&worse, 0.0), [false, true, false]);
         assert_eq!(holding(&worse, 0.025), [true, true, false]);
         assert!(worse.verdicts(0.0)[0].to_string().contains("SLOWER"));
+    }
+
+    #[test]
+    fn a_profile_is_held_against_the_same_without() {
+        let mut runs = runs(&[(100.0, 1000); 3], &[(90.0, 1000); 3]);
+        assert_eq!(runs.profile_cost(), None);
+        runs.allocators.push((PROFILED.to_owned(), vec![result(SUBJECT, 98.0, 900); 3]));
+        let cost = runs.profile_cost().unwrap();
+        assert!(cost.contains("time 1.000x") && cost.contains("throughput 0.980x"), "{cost}");
+        assert_eq!(runs.verdicts(0.0)[0].best, "good", "it is no other allocator");
     }
 
     #[test]

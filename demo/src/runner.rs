@@ -1,7 +1,7 @@
 //! Building the service binaries and running them, one process per run.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     env,
     ffi::OsString,
     fmt,
@@ -16,13 +16,15 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use cargo_metadata::Message;
 
-use crate::report::{Line, RunResult};
+use crate::report::{Line, PROFILED, RunResult, SUBJECT};
 
 /// An allocator the service can be linked with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Allocator {
     /// This repository's.
     Spandrel,
+    /// The same with its heap profile on, at the default rate.
+    Profiled,
     /// The C library's.
     System,
     /// The `mimalloc` crate.
@@ -53,6 +55,7 @@ impl Allocator {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Spandrel => "spandrel",
+            Self::Profiled => PROFILED,
             Self::System => "system",
             Self::Mimalloc => "mimalloc",
             Self::Jemalloc => "jemalloc",
@@ -61,13 +64,29 @@ impl Allocator {
         }
     }
 
+    /// What its binary is linked with.
+    const fn linked(self) -> &'static str {
+        match self {
+            Self::Profiled => SUBJECT,
+            other => other.name(),
+        }
+    }
+
     fn binary(self) -> String {
-        format!("svc-{}", self.name())
+        format!("svc-{}", self.linked())
+    }
+
+    /// What its binary is told besides.
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Profiled => &["--heap-profile"],
+            _ => &[],
+        }
     }
 
     /// Whether its binary needs the cargo feature `peers`.
     fn is_peer(self) -> bool {
-        !Self::PAIR.contains(&self)
+        !matches!(self, Self::Spandrel | Self::Profiled | Self::System)
     }
 }
 
@@ -116,8 +135,9 @@ impl Binaries {
         if allocators.iter().any(|a| a.is_peer()) {
             command.args(["--features", "peers"]);
         }
-        for allocator in allocators {
-            command.arg("--bin").arg(allocator.binary());
+        let binaries: BTreeSet<_> = allocators.iter().map(|a| a.binary()).collect();
+        for binary in binaries {
+            command.arg("--bin").arg(binary);
         }
         let mut child = command
             .stdin(Stdio::null())
@@ -128,10 +148,9 @@ impl Binaries {
         let mut built = HashMap::new();
         for message in Message::parse_stream(BufReader::new(messages)) {
             if let Message::CompilerArtifact(artifact) = message.context("cargo's messages")? {
-                let allocator =
-                    allocators.iter().find(|a| artifact.target.name == a.binary().as_str());
-                if let (Some(&allocator), Some(path)) = (allocator, artifact.executable) {
-                    built.insert(allocator, path.into_std_path_buf());
+                let Some(path) = artifact.executable else { continue };
+                for &allocator in allocators.iter().filter(|a| artifact.target.name == a.binary()) {
+                    built.insert(allocator, path.clone().into_std_path_buf());
                 }
             }
         }
@@ -183,6 +202,7 @@ impl Binaries {
         let mut child = Running(
             Command::new(path)
                 .args(arguments)
+                .args(allocator.arguments())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -226,7 +246,7 @@ impl Binaries {
         ensure!(status.success(), "{} failed ({status}): {errors}", allocator.binary());
         let result = result.with_context(|| format!("{} gave no result", allocator.binary()))?;
         ensure!(
-            result.allocator == allocator.name(),
+            result.allocator == allocator.linked(),
             "{} is linked with {}",
             path.display(),
             result.allocator

@@ -6,7 +6,8 @@
 //!
 //! A bin with an array is pinned by its bounds alone (`low` above, `end` below everything): what it holds
 //! stays, and the slow path reaches it. That is observed mode ([`switch`](super::switch)), and the only
-//! store that another thread makes here.
+//! store that another thread makes here. In `end` the owner then keeps how many slots the array has, a
+//! number far below every address; whoever else pins leaves 0 there, and the owner corrects it.
 //!
 //! The objects themselves are never read or written.
 
@@ -18,6 +19,9 @@ use core::ptr;
 
 /// Where a pointer to an object is kept.
 pub type Slot = *mut u8;
+
+/// More slots than any array has, and less than any address of one.
+const LONGEST: usize = 1 << 12;
 
 /// One class of one thread cache. Written by the thread that owns the cache, but for the bounds, which
 /// any thread may pin; `top` and `base` are read by reports on other threads.
@@ -121,15 +125,16 @@ impl Bin {
         top.addr().saturating_sub(base.addr()) / size_of::<Slot>()
     }
 
-    /// Sends every call the slow way and leaves what it holds. Any thread may.
-    pub(super) fn pin_bounds(&self) {
+    /// Sends every call the slow way and leaves what it holds. Any thread may; its owner says how many
+    /// slots the array has, others 0.
+    pub(super) fn pin_bounds(&self, capacity: usize) {
         self.low.set(ptr::without_provenance_mut(usize::MAX));
-        self.end.set(ptr::null_mut());
+        self.end.set(ptr::without_provenance_mut(capacity));
     }
 
     /// Whether every free goes the slow way, for want of an array or because the bounds are pinned.
     pub fn is_pinned(&self) -> bool {
-        self.end.get().is_null()
+        self.end.get().addr() < LONGEST
     }
 
     /// Gives a bin with pinned bounds those of its array of `capacity` slots.
@@ -166,6 +171,24 @@ impl Bin {
         // SAFETY: there is room.
         unsafe { *self.top.load(Relaxed) = object };
         self.step(1);
+    }
+
+    /// Keeps an object in a bin with pinned bounds, if its array is known to have room.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, and `object` is a free object of the bin's class.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub(super) unsafe fn push_pinned(&self, object: *mut u8) -> bool {
+        let (end, top) = (self.end.get().addr(), self.top.load(Relaxed));
+        let held = top.addr().wrapping_sub(self.base.load(Relaxed).addr());
+        let room = end < LONGEST && held < end * size_of::<Slot>();
+        if room {
+            // SAFETY: there is room.
+            unsafe { *top = object };
+            self.step(1);
+        }
+        room
     }
 
     /// Forgets its array and whatever is there.
@@ -349,7 +372,7 @@ mod tests {
         unsafe {
             bin.set_array(array.as_mut_ptr(), 4);
             assert!(push(&bin, 1) && push(&bin, 2));
-            bin.pin_bounds();
+            bin.pin_bounds(0);
             assert!(bin.is_pinned() && !push(&bin, 3));
             assert_eq!((pop(&bin), bin.len(), bin.marked()), (None, 2, 0));
             bin.push_any(object(3));

@@ -25,6 +25,7 @@ use crate::os::{Os, Zeroed, metadata_bytes};
 use crate::span::Objects;
 use bin::Bin;
 use core::ptr;
+use crossbeam_utils::CachePadded;
 use journal::Journal;
 use registry::Registry;
 use sizing::{Event, Slots};
@@ -266,7 +267,8 @@ unsafe impl Zeroed for Mapped {
 /// The thread caches over a floor that deals in objects.
 #[derive(Debug)]
 pub struct Caches<B> {
-    switch: switch::Switch,
+    /// On a line of its own: while it is on, every call reads it.
+    switch: CachePadded<switch::Switch>,
     below: B,
     registry: Registry,
 }
@@ -280,7 +282,8 @@ impl<B: Objects> Caches<B> {
     const_fn! {
         /// No caches yet, over `below`; all zero bits if `below` is.
         pub fn new(below: B) -> Self {
-            Self { switch: switch::Switch::new(), below, registry: Registry::new() }
+            let switch = CachePadded::new(switch::Switch::new());
+            Self { switch, below, registry: Registry::new() }
         }
     }
 
@@ -397,7 +400,7 @@ impl<B: Objects> Caches<B> {
                     // What lies below the mark is in use: look lower down.
                     bin.mark(bin.len() / 2);
                 }
-                self.look(cache);
+                self.look_at(cache, owner, class);
                 // SAFETY: the caller owns the cache.
                 return unsafe { bin.pop_any() }.unwrap_or(ptr::null_mut());
             }
@@ -423,12 +426,16 @@ impl<B: Objects> Caches<B> {
                 unsafe { bin.set_len(got.saturating_sub(1)) };
             }
             cache.journal.done();
+            let mut all = false;
             if got != 0 {
                 owner.surplus = owner.surplus.saturating_sub(got * class.size());
                 owner.come_back(got * class.size());
-                self.sweep_sometimes(cache, owner);
+                all = self.sweep_sometimes(cache, owner);
             }
-            self.look(cache);
+            match all {
+                true => self.look(cache),
+                false => self.look_at(cache, owner, class),
+            }
             object
         })
     }
@@ -445,7 +452,7 @@ impl<B: Objects> Caches<B> {
                 death::double_free(object.addr());
             }
             if held < owner.capacity(class) && self.mode() != 0 {
-                self.look(cache);
+                self.look_at(cache, owner, class);
                 // SAFETY: the caller owns the cache and gives the object up; there is room.
                 return unsafe { bin.push_any(object) };
             }
@@ -457,7 +464,8 @@ impl<B: Objects> Caches<B> {
                 self.give_oldest(cache, class, given);
                 owner.surplus += given * class.size();
             }
-            if owner.surplus >= owner.release_at {
+            let mut all = owner.surplus >= owner.release_at;
+            if all {
                 self.release(cache, owner);
             }
             // SAFETY: the caller's promise.
@@ -465,8 +473,11 @@ impl<B: Objects> Caches<B> {
                 self.below.give(class, &mut [object]);
                 owner.surplus += class.size();
             }
-            self.sweep_sometimes(cache, owner);
-            self.look(cache);
+            all |= self.sweep_sometimes(cache, owner);
+            match all {
+                true => self.look(cache),
+                false => self.look_at(cache, owner, class),
+            }
         });
     }
 
@@ -567,11 +578,12 @@ impl<B: Objects> Caches<B> {
         }
     }
 
-    /// Now and then: give back most of what no allocation has reached since the last look.
-    fn sweep_sometimes(&self, cache: &ThreadCache, owner: &mut Owner) {
+    /// Now and then: give back most of what no allocation has reached since the last look. Answers whether
+    /// it did.
+    fn sweep_sometimes(&self, cache: &ThreadCache, owner: &mut Owner) -> bool {
         owner.calls += 1;
         if owner.calls < sizing::SWEEP_EVERY {
-            return;
+            return false;
         }
         owner.calls = 0;
         self.below.tick();
@@ -588,6 +600,7 @@ impl<B: Objects> Caches<B> {
         owner.budget = sizing::next_budget(owner.budget, owner.denied);
         owner.release_at = (owner.release_at / 2).max(sizing::RELEASE);
         owner.denied = false;
+        true
     }
 
     /// A bin that had a surplus goes one rung down, if what it holds fits there.

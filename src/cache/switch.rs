@@ -98,15 +98,27 @@ impl<B: Objects> Caches<B> {
     }
 
     /// The owner has stored bounds of its bins, or may have: looks whether they must be pinned.
-    #[inline]
     pub(super) fn look(&self, cache: &ThreadCache) {
-        if seed::on(Seed::NoLook) {
-            return;
-        }
-        light_fence();
-        if self.mode() != 0 {
+        if self.is_on() {
             cache.pin_bounds();
         }
+    }
+
+    /// The same where it was one bin.
+    #[inline]
+    pub(super) fn look_at(&self, cache: &ThreadCache, owner: &Owner, class: Class) {
+        if self.is_on() {
+            cache.bin(class).pin_bounds(owner.capacity(class));
+        }
+    }
+
+    #[inline]
+    fn is_on(&self) -> bool {
+        if seed::on(Seed::NoLook) {
+            return false;
+        }
+        light_fence();
+        self.mode() != 0
     }
 
     /// The bounds of a bin are its array's, whatever they were.
@@ -138,21 +150,15 @@ impl ThreadCache {
     /// The calling thread owns the cache, or it is a pinned one; `object` is a free object of this class.
     #[inline(always)]
     pub unsafe fn push_pinned(&self, class: Class, object: *mut u8) -> bool {
-        let bin = self.bin(class);
-        // A pinned cache is nobody's.
-        let room = bin.top() != 0 && self.with_owner(|owner| bin.len() < owner.capacity(class));
-        if room {
-            // SAFETY: there is room.
-            unsafe { bin.push_any(object) };
-        }
-        room
+        // SAFETY: the caller's promise; a pinned cache's bins have no array, and so no room.
+        unsafe { self.bin(class).push_pinned(object) }
     }
 }
 
 impl ThreadCache {
     fn pin_bounds(&self) {
         for bin in &self.bins {
-            bin.pin_bounds();
+            bin.pin_bounds(0);
         }
     }
 }

@@ -7,8 +7,8 @@
 //! every block is met and stands for itself.
 //!
 //! A sampled block goes into a table by its address until it is freed, and into the sums of its *site*:
-//! the stack and the tag it was allocated under. A free asks a filter of counters first, small enough to
-//! stay in the first-level cache, so a block that was not sampled costs a load and a comparison. Every
+//! the stack and the tag it was allocated under. A free asks a filter of counters first, of which
+//! a program touches little at a time, so a block that was not sampled costs a load and a comparison. Every
 //! table is bounded; what finds no room is counted, not silently lost.
 //!
 //! All words here are sums and guesses for a report. They order nothing but a key's own row, and a reader
@@ -23,6 +23,7 @@ use core::marker::PhantomData;
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+use crossbeam_utils::CachePadded;
 
 /// Bytes between two samples unless the program says otherwise.
 pub const INTERVAL: usize = 512 << 10;
@@ -85,11 +86,14 @@ const BUSY: usize = 1;
 static SYSTEM: Linux = Linux::new();
 /// Null until a profile is started. Any thread.
 static TABLES: AtomicPtr<Tables> = AtomicPtr::new(ptr::null_mut());
-/// How many live samples have an address that falls here; a counter that is full stays so.
-static FILTER: [AtomicU8; 1 << 14] = [const { AtomicU8::new(0) }; 1 << 14];
+/// How many live samples begin in a 4 KiB page with this number, modulo 256 MiB; a counter that is full
+/// stays so. By pages, so that neighbours ask the same line of the first-level cache.
+static FILTER: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
+const PAGE_SHIFT: u32 = 12;
 static INTERVAL_NOW: AtomicU64 = AtomicU64::new(INTERVAL as u64);
-/// Counts the starts; samples of earlier runs do not count.
-static RUN: AtomicU32 = AtomicU32::new(0);
+/// Counts the starts; samples of earlier runs do not count. Every allocation reads it, so what samples write
+/// lies elsewhere.
+static RUN: CachePadded<AtomicU32> = CachePadded::new(AtomicU32::new(0));
 /// Sites in use.
 static USED: AtomicU32 = AtomicU32::new(0);
 static RANDOM: AtomicU64 = AtomicU64::new(0);
@@ -127,7 +131,7 @@ pub fn begin(interval: usize) -> bool {
             key.store(0, Relaxed);
         }
     }
-    FILTER.iter().for_each(|counter| counter.store(0, Relaxed));
+    FILTER.iter().filter(|n| n.load(Relaxed) != 0).for_each(|n| n.store(0, Relaxed));
     tables.slots.iter().filter(|slot| slot.load(Relaxed) != 0).for_each(|s| s.store(0, Relaxed));
     for site in &tables.sites[..SITES.min(USED.load(Relaxed) as usize)] {
         for sum in site.allocated.iter().chain(&site.freed).chain(&site.peak) {
@@ -264,7 +268,7 @@ fn hash(at: usize) -> usize {
 }
 
 fn counter(at: usize) -> &'static AtomicU8 {
-    &FILTER[hash(at) % FILTER.len()]
+    &FILTER[(at >> PAGE_SHIFT) % FILTER.len()]
 }
 
 /// A sampled block was handed out.

@@ -19,28 +19,41 @@ pub struct Allocator {
     worker: &'static str,
     /// What it needs of this package; none: it is always there.
     pub feature: Option<&'static str>,
+    /// Whether it runs on the C library, preloaded.
+    pub preloaded: bool,
+    /// Whether it is one of the ways to use hugepages, which are compared when asked for.
+    pub hugepages: bool,
     idle: &'static str,
     options: &'static str,
 }
 
-/// The column that `--check` holds to the bars.
-pub const HELD: &str = "spandrel, background";
+/// The columns that `--check` holds to the bars.
+pub const HELD: [&str; 2] = ["spandrel, background", "spandrel, C door"];
 
 const fn ours(name: &'static str, idle: &'static str, options: &'static str) -> Allocator {
-    Allocator { name, worker: "m-spandrel", feature: None, idle, options }
+    let worker = "m-spandrel";
+    Allocator { name, worker, feature: None, preloaded: false, hugepages: false, idle, options }
+}
+
+const fn hugepages(name: &'static str, options: &'static str) -> Allocator {
+    Allocator { hugepages: true, ..ours(name, "sleep", options) }
 }
 
 const fn peer(name: &'static str, worker: &'static str) -> Allocator {
-    Allocator { name, worker, feature: Some(name), idle: "sleep", options: "" }
+    Allocator { worker, feature: Some(name), ..ours(name, "sleep", "") }
 }
 
 /// All columns. A process that sleeps is served by the background thread alone; one that allocates a
-/// little now and then, by its own slow paths.
+/// little now and then, by its own slow paths. Through the C door the programs are those of the system
+/// allocator, on the library.
 pub static ALLOCATORS: &[Allocator] = &[
-    ours(HELD, "sleep", "background=on"),
+    ours(HELD[0], "sleep", "background=on"),
     ours("spandrel, trickle", "trickle", ""),
     ours("spandrel, asleep", "sleep", ""),
-    Allocator { name: "system", worker: "m-system", feature: None, idle: "sleep", options: "" },
+    Allocator { worker: "m-system", preloaded: true, ..ours(HELD[1], "sleep", "background=on") },
+    hugepages("spandrel, hugepages=never", "background=on,hugepages=never"),
+    hugepages("spandrel, hugepages=always", "background=on,hugepages=always"),
+    Allocator { worker: "m-system", ..ours("system", "sleep", "") },
     peer("mimalloc", "m-mimalloc"),
     peer("jemalloc", "m-jemalloc"),
     peer("snmalloc", "m-snmalloc"),
@@ -93,23 +106,30 @@ fn target() -> PathBuf {
 ///
 /// Without `debug = 0`, cargo tells snmalloc's build script `DEBUG=true`, and its C++ is a debug build.
 pub fn build(allocators: &[&Allocator]) -> Result<()> {
-    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
-        .args(["build", "--quiet", "--release", "--package", "memory", "--no-default-features"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
-        .args(["--config", "profile.release.debug=0"]);
+    let mut workers = cargo("memory");
+    workers.args(["--no-default-features", "--config", "profile.release.debug=0"]);
     for allocator in allocators {
-        cargo.args(["--bin", allocator.worker]);
+        workers.args(["--bin", allocator.worker]);
         if let Some(feature) = allocator.feature {
-            cargo.args(["--features", feature]);
+            workers.args(["--features", feature]);
         }
     }
     let bar = ProgressBar::new_spinner().with_message("building the workers");
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    let status = cargo.status().context("cannot start cargo")?;
+    for mut command in [workers, cargo("capi")] {
+        let status = command.status().context("cannot start cargo")?;
+        ensure!(status.success(), "the workers do not build; the command was {command:?}");
+    }
     bar.finish_and_clear();
-    ensure!(status.success(), "the workers do not build; the command was {cargo:?}");
     Ok(())
+}
+
+fn cargo(package: &str) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .args(["build", "--quiet", "--release", "--package", package])
+        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+    cargo
 }
 
 /// Runs every program on every allocator, some at a time.
@@ -142,6 +162,9 @@ pub fn all(
 fn one(program: &'static Program, allocator: &'static Allocator) -> Result<Outcome> {
     let mut command = Command::new(target().join(allocator.worker));
     command.args([program.name, allocator.idle]).env("SPANDREL", allocator.options);
+    if allocator.preloaded {
+        command.env("LD_PRELOAD", target().join("libspandrel.so"));
+    }
     let output = command.output().context("cannot start a worker")?;
     let text = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {

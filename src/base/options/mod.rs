@@ -9,8 +9,12 @@
 //! the later counts. An item that is not understood leaves its option as it was and is told to the
 //! caller, who reports it.
 
+mod keys;
+mod values;
+
 use super::line::Line;
 use core::time::Duration;
+use keys::KEYS;
 
 /// The environment variable.
 pub const VARIABLE: &str = "SPANDREL";
@@ -285,211 +289,6 @@ impl Options {
     }
 }
 
-/// One option as it is written.
-struct Key {
-    name: &'static str,
-    allowed: &'static str,
-    set: fn(&mut Options, &[u8]) -> Option<()>,
-}
-
-/// All options, in the order in which they are listed to users.
-static KEYS: [Key; 17] = [
-    Key {
-        name: "decay",
-        allowed: "a time with its unit (500ms, 10s, 2min, 1h), 0 or never",
-        set: |options, value| {
-            options.decay = Some(match value {
-                b"never" => Decay::Never,
-                b"0" => Decay::Within(Duration::ZERO),
-                _ => Decay::Within(time(value)?),
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "limit",
-        allowed: LIMITS,
-        set: |options, value| {
-            options.limit = Some(limit(value)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "soft",
-        allowed: LIMITS,
-        set: |options, value| {
-            options.soft = Some(limit(value)?);
-            Some(())
-        },
-    },
-    Key {
-        name: "background",
-        allowed: "on or off",
-        set: |options, value| {
-            options.background = Some(match value {
-                b"on" => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "hugepages",
-        allowed: "auto, always or never",
-        set: |options, value| {
-            options.hugepages = Some(match value {
-                b"auto" => HugepagePolicy::Auto,
-                b"always" => HugepagePolicy::Always,
-                b"never" => HugepagePolicy::Never,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "stats",
-        allowed: "exit, off, or the absolute path of a file to append to",
-        set: |options, value| {
-            options.stats = Some(match value {
-                b"exit" | [b'/', ..] => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "check",
-        allowed: "off, on or stacks",
-        set: |options, value| {
-            options.check = Some(match value {
-                b"off" => Check::Off,
-                b"on" => Check::On,
-                b"stacks" => Check::Stacks,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "guard",
-        allowed: "a number, one block in so many (5000), or off",
-        set: |options, value| {
-            options.guard = Some(match value {
-                b"off" => 0,
-                _ if !value.is_empty() && value.iter().all(u8::is_ascii_digit) => {
-                    u32::try_from(digits(value)?).ok()?
-                }
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "map",
-        allowed: "off, or the absolute path of a file",
-        set: |options, value| {
-            options.map = Some(match value {
-                [b'/', ..] => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "map-every",
-        allowed: "a time with its unit (500ms, 10s, 2min, 1h), at least 1ms",
-        set: |options, value| {
-            options.map_every = Some(time(value).filter(|time| !time.is_zero())?);
-            Some(())
-        },
-    },
-    Key {
-        name: "map-sites",
-        allowed: "off, sampled or all",
-        set: |options, value| {
-            options.map_sites = Some(match value {
-                b"off" => Sites::None,
-                b"sampled" => Sites::Sampled,
-                b"all" => Sites::All,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "trace",
-        allowed: "off, or the absolute path of a file",
-        set: |options, value| {
-            options.trace = Some(match value {
-                [b'/', ..] => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "leaks",
-        allowed: "on, off, or all",
-        set: |options, value| {
-            options.leaks = Some(match value {
-                b"on" => Leaks::On,
-                b"off" => Leaks::Off,
-                b"all" => Leaks::All,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "leaks-exit",
-        allowed: "an exit code, 1 to 255",
-        set: |options, value| {
-            let code = u8::try_from(digits(value)?).ok().filter(|&code| code != 0)?;
-            options.leaks_exit = Some(code);
-            Some(())
-        },
-    },
-    Key {
-        name: "profile",
-        allowed: "the bytes between two samples (512KiB, 1B samples all), or off",
-        set: |options, value| {
-            options.profile = Some(match value {
-                b"off" => 0,
-                _ => size(value).filter(|&bytes| bytes != 0)?,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "profile-file",
-        allowed: "off, or the absolute path of a file",
-        set: |options, value| {
-            options.profile_file = Some(match value {
-                [b'/', ..] => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-    Key {
-        name: "tags",
-        allowed: "on or off",
-        set: |options, value| {
-            options.tags = Some(match value {
-                b"on" => true,
-                b"off" => false,
-                _ => return None,
-            });
-            Some(())
-        },
-    },
-];
-
 /// An item that was not understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Problem<'a> {
@@ -526,84 +325,12 @@ impl Problem<'_> {
     }
 }
 
-/// A number with decimals and what follows it: the number times `scale`, and the rest.
-fn number(text: &[u8], scale: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> {
-    let whole = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut rest = &text[whole..];
-    let mut decimals: &[u8] = b"";
-    if let Some(behind) = rest.strip_prefix(b".") {
-        let count = behind.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        (decimals, rest) = behind.split_at(count);
-        if decimals.is_empty() {
-            return None;
-        }
-    }
-    if whole == 0 {
-        return None;
-    }
-    let scale = scale(rest.trim_ascii())?;
-    let value = digits(&text[..whole])? * u128::from(scale);
-    // More decimals than six say nothing any more.
-    let decimals = &decimals[..decimals.len().min(6)];
-    let part = digits(decimals)? * u128::from(scale) / 10u128.pow(decimals.len() as u32);
-    u64::try_from(value + part).ok()
-}
-
-fn digits(text: &[u8]) -> Option<u128> {
-    let add = |value: u128, &digit: &u8| value.checked_mul(10)?.checked_add((digit - b'0').into());
-    text.iter().try_fold(0, add).filter(|&value| value <= u64::MAX.into())
-}
-
-const LIMITS: &str = "a size with its unit (512MiB, 1.5GiB, 2GB), at least 1MiB, a share of the cgroup's limit (80%), or none";
-
-fn limit(text: &[u8]) -> Option<Limit> {
-    if text == b"none" {
-        return Some(Limit::None);
-    }
-    if text.ends_with(b"%") {
-        let share = number(text, |unit| (unit == b"%").then_some(1))?;
-        return (1..=100).contains(&share).then_some(Limit::CgroupShare(share as u8));
-    }
-    let bytes = size(text)?;
-    (bytes >= 1 << 20).then_some(Limit::Bytes(bytes))
-}
-
-fn size(text: &[u8]) -> Option<usize> {
-    let bytes = number(text, |unit| {
-        Some(match unit {
-            b"KB" | b"kB" => 1000,
-            b"MB" => 1_000_000,
-            b"GB" => 1_000_000_000,
-            b"TB" => 1_000_000_000_000,
-            b"KiB" | b"K" | b"k" => 1 << 10,
-            b"MiB" | b"M" | b"m" => 1 << 20,
-            b"GiB" | b"G" | b"g" => 1 << 30,
-            b"TiB" | b"T" | b"t" => 1 << 40,
-            b"B" => 1,
-            _ => return None,
-        })
-    })?;
-    usize::try_from(bytes).ok()
-}
-
-fn time(text: &[u8]) -> Option<Duration> {
-    let ms = number(text, |unit| {
-        Some(match unit {
-            b"ms" => 1,
-            b"s" => 1000,
-            b"min" => 60_000,
-            b"h" => 3_600_000,
-            _ => return None,
-        })
-    })?;
-    (ms <= DECAY_MOST_MS).then_some(Duration::from_millis(ms))
-}
-
 /// The longest decay, so that ages fit the clocks of 32 bits: about 24 days.
 pub const DECAY_MOST_MS: u64 = u32::MAX as u64 / 2;
 
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
+    use super::values::{limit, time};
     use super::*;
     use proptest::prelude::*;
 
