@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The long runs behind docs/RELIABILITY.md. None is part of ci/test.sh, which has a short form of each.
 #
-#   ci/long.sh fuzz [MINUTES]     libFuzzer on every target of fuzz/, taking turns (60; needs a nightly and
-#                                 `cargo install cargo-fuzz`); ends with executions and coverage
+#   ci/long.sh fuzz [MINUTES [TARGET...]]
+#                                 libFuzzer on every target of fuzz/ or on those named, taking turns (60; needs a
+#                                 nightly and `cargo install cargo-fuzz`); ends with executions and coverage
 #   ci/long.sh steps              a thread stopped at every atomic access of every slow path, not only at the first
 #                                 and last of each place in the source
 #   ci/long.sh faults             the real system's refusals by chance, twenty times as many as in ci/test.sh
@@ -26,13 +27,14 @@ targets() { sed -n 's:^path = "fuzz_targets/\(.*\)\.rs"$:\1:p' fuzz/Cargo.toml; 
 # Instrumented code lies in target/long/fuzz: the flags are libFuzzer's. No sanitizer: one that replaces
 # malloc is blind inside an allocator.
 run_fuzz() {
-    local minutes=${1:-60} turn=120 failed="" end target log=$out/fuzz.log build
+    local minutes=${1:-60} turn=120 failed="" end target log=$out/fuzz.log build chosen=("${@:2}")
+    [ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(targets)
     end=$((SECONDS + minutes * 60))
     build=(cargo +nightly fuzz build -s none -a --features libfuzzer --target-dir "$out/fuzz")
     (cd fuzz && "${build[@]}" 2>&1 | tail -n 1)
     : >"$log"
     while [ $SECONDS -lt $end ]; do
-        for target in $(targets); do
+        for target in "${chosen[@]}"; do
             [ $((end - SECONDS)) -gt 5 ] || break
             mkdir -p "$out/corpus/$target" "fuzz/corpus/$target" "$out/found"
             echo "== $target" >>"$log"
