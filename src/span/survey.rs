@@ -71,18 +71,25 @@ impl<O: Os> Spans<O> {
         let mut sums = [(0, 0); CLASSES];
         for window in self.pages().windows() {
             let mut index = 0;
-            while index < GRANULES_PER_WINDOW {
-                let first = Granule(index as u32);
-                index += 1;
-                if let Use::Span(class) = window.usage(first)
-                    && class.size() > LARGE
-                {
-                    let shape = class.shape();
-                    let live = Span { window, first, class }.state(Relaxed).live();
-                    let (spans, objects) = &mut sums[class.index()];
-                    *spans += 1;
-                    *objects += live.min(shape.objects) as usize;
-                    index += (1 << shape.span_order) - 1;
+            for hugepage in window.in_use() {
+                let start = hugepage.granule(0).index();
+                // A block may have begun before.
+                index = index.max(start);
+                while index < start + GRANULES_PER_HUGEPAGE {
+                    let first = Granule(index as u32);
+                    index += match window.usage(first) {
+                        Use::Span(class) => {
+                            if class.size() > LARGE {
+                                let live = Span { window, first, class }.state(Relaxed).live();
+                                let (spans, objects) = &mut sums[class.index()];
+                                *spans += 1;
+                                *objects += live.min(class.shape().objects) as usize;
+                            }
+                            1 << class.shape().span_order
+                        }
+                        Use::Large => window.length(first).max(1),
+                        _ => 1,
+                    };
                 }
             }
         }

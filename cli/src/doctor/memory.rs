@@ -47,7 +47,9 @@ fn hugepages(root: &Path) -> Vec<Finding> {
     };
     let meaning = match mode {
         "always" => "the kernel gives them unasked, to small processes too, whose RSS they raise",
-        "madvise" => "asked for once a heap is beyond 32 MiB; smaller heaps get none",
+        "madvise" => {
+            "asked for once a heap has three hugepages of 2 MiB in use; smaller heaps get none"
+        }
         _ => "never given; large heaps pay more for address translation",
     };
     let mut findings = vec![Finding::new("huge pages", mode, meaning)];
@@ -152,7 +154,7 @@ mod tests {
     fn huge_pages_in_every_mode() {
         let modes = [
             ("[always] madvise never", "always", "the kernel gives them unasked"),
-            ("always [madvise] never", "madvise", "asked for once a heap is beyond 32 MiB"),
+            ("always [madvise] never", "madvise", "asked for once a heap has three hugepages"),
             ("always madvise [never]", "never", "never given"),
         ];
         for (text, mode, meaning) in modes {

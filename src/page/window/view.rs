@@ -44,6 +44,18 @@ impl<M> Window<M> {
         words.map(|(ours, free)| (ours.load(Relaxed) & !free.load(Relaxed)).count_ones()).sum()
     }
 
+    /// Those hugepages, the lowest first.
+    pub fn in_use(&self) -> impl Iterator<Item = Hugepage> {
+        self.ours.iter().zip(&self.map).enumerate().flat_map(|(word, (ours, free))| {
+            let mut left = ours.load(Relaxed) & !free.load(Relaxed);
+            core::iter::from_fn(move || {
+                let bit = (left != 0).then(|| left.trailing_zeros())?;
+                left &= left - 1;
+                Some(Hugepage((word * HUGEPAGES_PER_MAP_WORD) as u32 + bit))
+            })
+        })
+    }
+
     /// Granules that are free and may have memory behind them.
     pub(in crate::page) fn idle(&self) -> u32 {
         (0..HUGEPAGES_PER_WINDOW as u32)
