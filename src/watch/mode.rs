@@ -27,7 +27,7 @@ pub const GUARD: u64 = 1 << 6;
 /// The ledger is kept. Follows from the others.
 pub const LEDGER: u64 = 1 << 30;
 /// Every bin is pinned. Follows from the others; alone it means that odd blocks are left.
-const PINNED: u64 = 1 << 31;
+const PINNED: u64 = 1 << 29;
 
 /// The mode in which nobody watches but the heap profile.
 pub const PROFILE_ALONE: u64 = PROFILE | PINNED;
