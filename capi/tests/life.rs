@@ -120,6 +120,20 @@ fn cancelled_and_detached_threads() {
     everywhere("cancel");
 }
 
+/// Inside a call that writes a file no thread is cancelled: it would lose what it has at hand.
+#[test]
+fn cancelled_threads_while_calls_are_recorded() {
+    let program = compile("life/cancel.c", "cancel_recorded", &[]);
+    for option in ["trace", "map"] {
+        let file =
+            std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cancel.{option}"));
+        let options = format!("{option}={},map-every=20ms", file.display());
+        let output = common::run_with(&program, &["900"], &options);
+        assert!(output.status.success(), "{options}: {output:?}");
+        std::fs::remove_file(&file).expect("it was written");
+    }
+}
+
 #[test]
 fn signals_at_10_khz() {
     everywhere("signals");

@@ -1,14 +1,14 @@
 //! The parser of the `SPANDREL` variable: any bytes, and items that are known to be right.
 
 use arbitrary::{Arbitrary, Unstructured};
-use spandrel::{Decay, HugepagePolicy, Limit, Options};
+use spandrel::{Check, Decay, HugepagePolicy, Limit, Options};
 use std::time::Duration;
 
 /// An item that is understood, and what it does.
 type Right = (&'static str, fn(Options) -> Options);
 
 /// Of each option the extremes.
-const RIGHT: [Right; 12] = [
+const RIGHT: [Right; 21] = [
     ("decay=0", |o| o.decay(Decay::Within(Duration::ZERO))),
     ("decay=never", |o| o.decay(Decay::Never)),
     ("decay=1.25min", |o| o.decay(Decay::Within(Duration::from_secs(75)))),
@@ -21,6 +21,15 @@ const RIGHT: [Right; 12] = [
     ("hugepages=never", |o| o.hugepages(HugepagePolicy::Never)),
     ("stats=exit", |o| o.stats_at_exit(true)),
     ("stats=/a", |o| o.stats_at_exit(true)),
+    ("check=off", |o| o.check(Check::Off)),
+    ("check=stacks", |o| o.check(Check::Stacks)),
+    ("guard=1", |o| o.guard(1)),
+    ("guard=off", |o| o.guard(0)),
+    ("leaks=on", |o| o.leaks(true)),
+    ("leaks=off", |o| o.leaks(false)),
+    ("profile=1B", |o| o.profile(1)),
+    ("profile=off", |o| o.profile(0)),
+    ("tags=on", |o| o.tags(true)),
 ];
 
 fn parse(text: &[u8]) -> (Options, usize) {

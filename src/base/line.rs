@@ -59,9 +59,11 @@ impl Line {
     pub fn say(mut self) {
         self.len = self.len.min(self.bytes.len() - 1);
         self.push(b"\n");
-        // SAFETY: the buffer is initialised up to `len`; write(2) takes any descriptor and does not
-        // allocate. What cannot be said is not said.
-        let _ = unsafe { libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.len) };
+        super::quiet::quietly(|| {
+            // SAFETY: the buffer is initialised up to `len`; write(2) takes any descriptor and does not
+            // allocate. What cannot be said is not said.
+            unsafe { libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.len) }
+        });
     }
 }
 

@@ -7,6 +7,8 @@ pub mod death;
 pub mod hints;
 pub mod line;
 pub mod options;
+#[cfg(not(spandrel_model))]
+pub mod quiet;
 pub mod seed;
 #[cfg(spandrel_steps)]
 pub mod steps;

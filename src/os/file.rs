@@ -1,6 +1,7 @@
 //! Files that reports and records go to: written with plain system calls, from any thread, a signal
 //! handler included. Nothing here allocates, and `errno` stays as it was.
 
+use crate::base::quiet::quietly;
 use core::ffi::c_int;
 use core::ptr::{self, NonNull};
 
@@ -42,18 +43,6 @@ impl Path {
 /// A file, open for reading and writing, that this handle closes when it is dropped.
 #[derive(Debug)]
 pub struct File(c_int);
-
-/// Runs something that may change `errno`, and changes it back.
-fn quietly<R>(f: impl FnOnce() -> R) -> R {
-    // SAFETY: errno is this thread's own and outlives the call.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    let saved = unsafe { *errno };
-    let result = f();
-    // SAFETY: as above.
-    unsafe { *errno = saved };
-    result
-}
 
 /// The process, as the system numbers it.
 pub fn pid() -> u32 {

@@ -1,6 +1,7 @@
 //! Linux: mmap, munmap, mremap, madvise, a pthread key, the coarse clock.
 
 use super::{Move, Os, OsCounts, Resize, cgroup};
+use crate::base::quiet::quietly;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::base::units::HUGEPAGE;
@@ -386,12 +387,7 @@ impl Os for Linux {
 
     fn memory_limit(&self) -> Option<usize> {
         // A system call that fails on the way is no failure: then there is no limit.
-        // SAFETY: errno is this thread's own.
-        let saved = unsafe { *libc::__errno_location() };
-        let limit = cgroup::memory_limit();
-        // SAFETY: as above.
-        unsafe { *libc::__errno_location() = saved };
-        limit
+        quietly(cgroup::memory_limit)
     }
 
     fn now_ms(&self) -> u64 {

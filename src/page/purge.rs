@@ -251,8 +251,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             let addr = window.address(hugepage.granule(0));
             if let Some(at) = NonNull::new(ptr::with_exposed_provenance_mut(addr)) {
                 // SAFETY: a hugepage of ours. If the system has no large page now, small ones stay.
-                unsafe { self.os.collapse(at, HUGEPAGE) };
-                self.counters.collapses.fetch_add(1, Relaxed);
+                if unsafe { self.os.collapse(at, HUGEPAGE) } {
+                    self.counters.collapses.fetch_add(1, Relaxed);
+                }
             }
         }
     }

@@ -42,7 +42,7 @@ static size_t resident(void) {
 int main(int argc, char **argv) {
     uintptr_t many = argc > 1 ? (uintptr_t)atol(argv[1]) : 3000;
     CHECK(sem_init(&ended, 0, 0) == 0);
-    size_t early = 0, live = 0;
+    size_t early = 0, live = 0, cancelled = 0;
     for (uintptr_t i = 0; i < many; i += AT_A_TIME) {
         pthread_t threads[AT_A_TIME];
         for (uintptr_t t = 0; t < AT_A_TIME; t++)
@@ -52,6 +52,7 @@ int main(int argc, char **argv) {
             if ((i + t) % 3 == 0) {
                 CHECK(pthread_cancel(threads[t]) == 0);
                 CHECK(pthread_join(threads[t], &end) == 0 && (end == PTHREAD_CANCELED || end == NULL));
+                cancelled += end == PTHREAD_CANCELED;
             } else if ((i + t) % 3 == 1)
                 CHECK(pthread_detach(threads[t]) == 0);
             else
@@ -65,6 +66,7 @@ int main(int argc, char **argv) {
             live = mallinfo2().uordblks;
         }
     }
+    CHECK(cancelled > many / 6);
     // The last detached ones.
     usleep(200000);
     size_t late = resident(), now = mallinfo2().uordblks;
