@@ -7,8 +7,8 @@ use common::{Block, KIB, MIB, Rng, alone, resident, rng};
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ptr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 #[global_allocator]
@@ -289,4 +289,28 @@ fn what_a_thread_kept_goes_on() {
     assert!(lost < 64 * KIB, "{lost} bytes lost\nbefore\n{before}\nafter\n{after}");
     // One thread at a time needs a handful of caches, whatever it leaves in the idle ones.
     assert!(after.floors.caches <= before.floors.caches + 2);
+}
+
+/// What ended threads left in their caches goes back with `purge`.
+#[test]
+fn purge_empties_the_caches_of_ended_threads() {
+    const THREADS: usize = 16;
+    let _alone = alone();
+    let all = Barrier::new(THREADS);
+    thread::scope(|scope| {
+        for me in 0..THREADS as u64 {
+            let all = &all;
+            scope.spawn(move || {
+                let mut rng = Rng::new(me);
+                let blocks: Vec<_> =
+                    (0..300).map(|_| Block::must(rng.size(8 * KIB), 8, me)).collect();
+                all.wait();
+                drop(blocks);
+            });
+        }
+    });
+    spandrel::purge();
+    let stats = spandrel::stats();
+    assert!(stats.in_transfer == 0 && stats.cached < 128 * KIB, "{stats}");
+    assert!(stats.free_granules < 4 * MIB, "{stats}");
 }

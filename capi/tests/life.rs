@@ -120,6 +120,23 @@ fn cancelled_and_detached_threads() {
     everywhere("cancel");
 }
 
+/// A program that passes under these options.
+#[track_caller]
+fn under(options: &str, name: &str) {
+    let output = common::run_with(&compile(&format!("life/{name}.c"), name, &[]), &[], options);
+    assert!(output.status.success() && output.stderr.is_empty(), "{options}: {output:?}");
+}
+
+#[test]
+fn a_limit_is_kept() {
+    under("limit=64MiB", "limit");
+}
+
+#[test]
+fn memory_goes_back_while_the_program_sleeps() {
+    under("background=on,decay=400ms", "background");
+}
+
 /// Inside a call that writes a file no thread is cancelled: it would lose what it has at hand.
 #[test]
 fn cancelled_threads_while_calls_are_recorded() {
