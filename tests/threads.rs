@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 #[global_allocator]
@@ -296,19 +296,21 @@ fn what_a_thread_kept_goes_on() {
 fn purge_empties_the_caches_of_ended_threads() {
     const THREADS: usize = 16;
     let _alone = alone();
-    let all = Barrier::new(THREADS);
-    thread::scope(|scope| {
-        for me in 0..THREADS as u64 {
-            let all = &all;
-            scope.spawn(move || {
+    let all = Arc::new(Barrier::new(THREADS));
+    let threads: Vec<_> = (0..THREADS as u64)
+        .map(|me| {
+            let all = Arc::clone(&all);
+            thread::spawn(move || {
                 let mut rng = Rng::new(me);
                 let blocks: Vec<_> =
                     (0..300).map(|_| Block::must(rng.size(8 * KIB), 8, me)).collect();
                 all.wait();
                 drop(blocks);
-            });
-        }
-    });
+            })
+        })
+        .collect();
+    // To their very end: a scope would wait for the closures only.
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     spandrel::purge();
     let stats = spandrel::stats();
     assert!(stats.in_transfer == 0 && stats.cached < 128 * KIB, "{stats}");
