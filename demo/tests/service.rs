@@ -188,6 +188,9 @@ async fn metrics_in_four_forms() {
         assert!(
             text.lines().any(|line| line.starts_with("spandrel_class_live_objects{size=\"64\"} "))
         );
+        let occupancy = value(text, "spandrel_class_occupancy_ratio{size=\"64\"}");
+        assert!(occupancy > 0.0 && occupancy <= 1.0, "{text}");
+        assert_eq!(value(text, "spandrel_limit_hard_bytes"), 0.0);
     }
     let (_, text) = get("/metrics?format=text").await;
     assert!(text.contains("free in spans") && text.contains("occupancy"));
@@ -196,7 +199,13 @@ async fn metrics_in_four_forms() {
     assert!(
         json["live"].as_u64().unwrap() > 0 && json["floors"]["os"]["nanos"].as_u64().unwrap() > 0
     );
-    assert!(json["classes"].as_array().unwrap().iter().all(|class| class["spans"] != json!(0)));
+    for class in json["classes"].as_array().unwrap() {
+        assert_ne!(class["spans"], json!(0));
+        let (live, occupancy) =
+            (class["live"].as_u64().unwrap(), class["occupancy"].as_f64().unwrap());
+        assert_eq!(live == 0, occupancy == 0.0, "{class}");
+        assert!((0.0..=1.0).contains(&class["fragmentation"].as_f64().unwrap()), "{class}");
+    }
     let (status, _) = get("/metrics?format=xml").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }

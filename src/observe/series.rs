@@ -32,32 +32,42 @@ pub struct ClassSeries {
     /// What it says.
     pub help: &'static str,
     /// Its value for a class.
-    pub value: fn(&super::ClassStats) -> usize,
+    pub value: fn(&super::ClassStats) -> f64,
 }
 
 /// The series per class, all gauges.
-pub static CLASS_SERIES: [ClassSeries; 5] = [
+pub static CLASS_SERIES: [ClassSeries; 7] = [
     ClassSeries {
         name: "spandrel_class_live_objects",
         help: "Objects held by the program",
-        value: |class| class.live,
+        value: |class| class.live as f64,
     },
     ClassSeries {
         name: "spandrel_class_cached_objects",
         help: "Free objects in thread caches",
-        value: |class| class.cached,
+        value: |class| class.cached as f64,
     },
     ClassSeries {
         name: "spandrel_class_transfer_objects",
         help: "Free objects between threads",
-        value: |class| class.in_transfer,
+        value: |class| class.in_transfer as f64,
     },
     ClassSeries {
         name: "spandrel_class_free_objects",
         help: "Free objects in spans",
-        value: |class| class.free_in_spans,
+        value: |class| class.free_in_spans as f64,
     },
-    ClassSeries { name: "spandrel_class_spans", help: "Spans", value: |class| class.spans },
+    ClassSeries { name: "spandrel_class_spans", help: "Spans", value: |class| class.spans as f64 },
+    ClassSeries {
+        name: "spandrel_class_occupancy_ratio",
+        help: "The share of its objects that the program holds",
+        value: super::ClassStats::occupancy,
+    },
+    ClassSeries {
+        name: "spandrel_class_fragmentation_ratio",
+        help: "The share of its objects that lie free in spans the others keep",
+        value: super::ClassStats::fragmentation,
+    },
 ];
 
 /// One series that there is for every tag.
@@ -119,6 +129,16 @@ impl Stats {
             gauge("spandrel_metadata_bytes", "Mapped for records", self.metadata),
             gauge("spandrel_stranded_bytes", "Refused by the system", self.stranded),
             gauge("spandrel_limit_used_bytes", "Counted against the limits", self.limits.used),
+            gauge(
+                "spandrel_limit_soft_bytes",
+                "The soft limit; 0: none",
+                self.limits.soft.unwrap_or(0),
+            ),
+            gauge(
+                "spandrel_limit_hard_bytes",
+                "The hard limit; 0: none",
+                self.limits.hard.unwrap_or(0),
+            ),
             gauge("spandrel_caches", "Thread caches", floors.caches),
             gauge("spandrel_idle_caches", "Thread caches without a thread", floors.idle_caches),
             counter(
@@ -150,6 +170,8 @@ impl Stats {
             counter("spandrel_os_maps_total", "Calls of mmap", floors.os.maps),
             counter("spandrel_os_unmaps_total", "Calls of munmap", floors.os.unmaps),
             counter("spandrel_os_purges_total", "Calls that return memory", floors.os.purges),
+            counter("spandrel_os_remaps_total", "Calls of mremap", floors.os.remaps),
+            counter("spandrel_os_advices_total", "Calls that ask for hugepages", floors.os.advices),
             counter("spandrel_os_failures_total", "Calls that failed", floors.os.failures),
             counter("spandrel_os_nanoseconds_total", "Time in all calls", floors.os.nanos),
         ]
@@ -208,7 +230,7 @@ pub fn publish(stats: &Stats) {
     }
     for class in stats.classes.iter().filter(|class| class.spans != 0) {
         for ClassSeries { name, value, .. } in &CLASS_SERIES {
-            metrics::gauge!(*name, "size" => class.size.to_string()).set(value(class) as f64);
+            metrics::gauge!(*name, "size" => class.size.to_string()).set(value(class));
         }
     }
     for tag in super::tags::tags() {

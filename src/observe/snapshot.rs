@@ -58,7 +58,19 @@ fn used<S: serde::Serializer>(
     classes: &[ClassStats; CLASSES],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(classes.iter().filter(|class| class.spans != 0))
+    #[derive(serde::Serialize)]
+    struct Shown<'a> {
+        #[serde(flatten)]
+        class: &'a ClassStats,
+        occupancy: f64,
+        fragmentation: f64,
+    }
+    let used = classes.iter().filter(|class| class.spans != 0);
+    serializer.collect_seq(used.map(|class| Shown {
+        class,
+        occupancy: class.occupancy(),
+        fragmentation: class.fragmentation(),
+    }))
 }
 
 impl ClassStats {
