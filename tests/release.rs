@@ -149,8 +149,33 @@ fn large_pages_are_broken_late_and_mended() {
     assert_eq!(purged(tower), 48 * GRANULE);
     assert_eq!(pages(tower).counts().collapses, 0);
     held.extend((0..48).map(|_| take(tower, 0, 1).expect("memory")));
+    // One that the system does not mend does not count as mended; nor does this one where the kernel has no
+    // large page, or no call for it.
+    let (asked, failed) = (pages(tower).os().counts().advices, pages(tower).os().counts().failures);
     pass(tower, 500);
-    assert_eq!(pages(tower).counts().collapses, 1);
+    let counts = pages(tower).os().counts();
+    assert_eq!(counts.advices, asked + 1);
+    assert_eq!(pages(tower).counts().collapses + (counts.failures - failed), 1);
+    held.into_iter().for_each(check);
+}
+
+#[test]
+fn a_large_page_that_is_not_mended_is_not_counted() {
+    let tower = tower(4 * KIB);
+    pages(tower).policy().set_hugepages(HugepagePolicy::Always);
+    let mut held: Vec<_> = (0..64).map(|_| take(tower, 0, 1).expect("memory")).collect();
+    for run in held.drain(16..) {
+        give(tower, run);
+    }
+    pass(tower, 10_000);
+    assert_eq!(purged(tower), 48 * GRANULE);
+    held.extend((0..48).map(|_| take(tower, 0, 1).expect("memory")));
+    fake(tower).fail(0, u64::MAX);
+    let calls = fake(tower).calls();
+    pass(tower, 500);
+    assert_eq!(fake(tower).calls(), calls + 1, "it was tried");
+    assert_eq!(pages(tower).counts().collapses, 0);
+    fake(tower).heal();
     held.into_iter().for_each(check);
 }
 

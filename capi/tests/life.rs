@@ -50,6 +50,18 @@ fn threads_with_the_smallest_stack() {
     everywhere("small_stack");
 }
 
+/// A recorded call needs more: its stack is walked and its chunk of the file mapped.
+#[test]
+#[cfg_attr(debug_assertions, ignore = "24 KiB hold the frames of an optimised library only")]
+fn threads_with_small_stacks_while_calls_are_recorded() {
+    let program = compile("life/small_stack.c", "small_stack_recorded", &[]);
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("small_stack.trace");
+    let options = format!("trace={}", file.display());
+    let output = common::run_with(&program, &["24576"], &options);
+    assert!(output.status.success(), "{output:?}");
+    std::fs::remove_file(&file).expect("it was written");
+}
+
 #[test]
 fn first_call_without_memory() {
     everywhere("no_memory");

@@ -1,5 +1,5 @@
 //! M12: observed mode is switched on while owners store bounds of their bins. `src/cache/switch.rs`, and
-//! the slow paths of `src/cache/mod.rs`.
+//! the slow paths of `src/cache/mod.rs` and `src/cache/rungs.rs`.
 #![cfg(spandrel_model)]
 
 use loom_tests::floors::Ground;

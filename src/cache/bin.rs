@@ -128,6 +128,7 @@ impl Bin {
     /// Sends every call the slow way and leaves what it holds. Any thread may; its owner says how many
     /// slots the array has, others 0.
     pub(super) fn pin_bounds(&self, capacity: usize) {
+        debug_assert!(capacity < LONGEST);
         self.low.set(ptr::without_provenance_mut(usize::MAX));
         self.end.set(ptr::without_provenance_mut(capacity));
     }
@@ -389,6 +390,25 @@ mod tests {
             );
             assert_eq!(bin.pop_any(), None);
         }
+    }
+
+    #[test]
+    fn a_pinned_bin_takes_what_its_array_has_room_for_and_its_owner_has_said() {
+        let mut array = [ptr::null_mut(); 4];
+        let bin = Bin::new();
+        // SAFETY: as above; two of the four slots are the bin's.
+        unsafe {
+            assert!(!bin.push_pinned(object(1)), "no array");
+            bin.set_array(array.as_mut_ptr(), 2);
+            assert!(!bin.push_pinned(object(1)), "its bounds are not pinned");
+            bin.pin_bounds(0);
+            assert!(!bin.push_pinned(object(1)), "whoever pinned it does not know the array");
+            bin.pin_bounds(2);
+            assert!(bin.is_pinned() && bin.push_pinned(object(1)) && bin.push_pinned(object(2)));
+            assert!(!bin.push_pinned(object(3)), "full");
+            assert_eq!((bin.len(), bin.pop_any()), (2, Some(object(2))));
+        }
+        assert_eq!(array[2..], [ptr::null_mut(); 2]);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! Who switches off stores the mode and touches no bin: each is unpinned by its owner, on its next call.
 //! New caches need nothing: their bins have no array, and the first one they get is stored by the owner.
 
-use super::{Caches, Owner, ThreadCache, sizing};
+use super::{Caches, Owner, ThreadCache};
 use crate::base::classes::Class;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::light_fence;
@@ -104,6 +104,14 @@ impl<B: Objects> Caches<B> {
         }
     }
 
+    /// The same where it was one bin, or (`all`) all of them.
+    pub(super) fn look_after(&self, cache: &ThreadCache, owner: &Owner, class: Class, all: bool) {
+        match all {
+            true => self.look(cache),
+            false => self.look_at(cache, owner, class),
+        }
+    }
+
     /// The same where it was one bin.
     #[inline]
     pub(super) fn look_at(&self, cache: &ThreadCache, owner: &Owner, class: Class) {
@@ -159,16 +167,6 @@ impl ThreadCache {
     fn pin_bounds(&self) {
         for bin in &self.bins {
             bin.pin_bounds(0);
-        }
-    }
-}
-
-impl Owner {
-    /// Slots of a bin's array; 0 for a bin without one.
-    pub(super) fn capacity(&self, class: Class) -> usize {
-        match self.rungs[class.index()] as usize {
-            0 => 0,
-            held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
         }
     }
 }

@@ -79,6 +79,12 @@ impl Pressure {
     }
 }
 
+/// How much of a heap of `backed` bytes may lie idle when `paid` of them were returned for what is new since
+/// the last tick.
+fn may_lie_idle(backed: usize, paid: usize) -> usize {
+    backed / if paid > backed / PAID_OFTEN { IDLE_PART_OFTEN } else { IDLE_PART }
+}
+
 impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// Makes room for `bytes` more, if the limits allow: how much was counted for it already, which is
     /// nothing where there are no limits.
@@ -120,10 +126,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             let backed = self.counters.backed.load(Relaxed);
             let every = PAY_EVERY.max(backed / 64);
             if before / every != (before + fresh) / every && backed > PAY_FROM {
-                let paid = self.pressure.paid.load(Relaxed);
-                let often = paid > backed / PAID_OFTEN;
-                let part = if often { IDLE_PART_OFTEN } else { IDLE_PART };
-                let spare = self.idle().saturating_sub(backed / part);
+                let may_lie = may_lie_idle(backed, self.pressure.paid.load(Relaxed));
+                let spare = self.idle().saturating_sub(may_lie);
                 let returned = self.purge_idle(spare.min(every.max(fresh)));
                 self.pressure.paid.fetch_add(returned, Relaxed);
             }
@@ -212,5 +216,17 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             crossings: self.pressure.crossings.load(Relaxed),
             refusals: self.pressure.refusals.load(Relaxed),
         }
+    }
+}
+
+#[cfg(all(test, not(spandrel_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_may_lie_idle_once_it_was_paid_with_often() {
+        assert_eq!(may_lie_idle(960, 0), 120);
+        assert_eq!(may_lie_idle(960, 240), 120, "a quarter is not often");
+        assert_eq!(may_lie_idle(960, 241), 320);
     }
 }

@@ -324,7 +324,7 @@ fn drift(_: Idle) -> Figures {
 fn phases(_: Idle) -> Figures {
     let sizes = [48, 1024, 96, 16_384, 256, 4096, 32_768, 512, 64, 100_000, 2048, 24];
     // Two rounds, so that what the first left in every class is in the way of the second. The list of
-    // blocks lives in this process too, and is made small by freeing half before the other is made.
+    // blocks lives in this process too, and is not counted.
     let mut most = 0;
     for size in sizes.into_iter().chain(sizes) {
         let mut rng = Rng::new(size as u64);

@@ -1,4 +1,4 @@
-// Threads with the smallest stack there is start, allocate on every path, and end. What the library adds to the
+// Threads with the smallest stack there is, or of as many bytes as the argument says, start, allocate on every path, and end. What the library adds to the
 // thread-local block of every thread stays small: dlopen has little room for it.
 #include "../check.h"
 #include <limits.h>
@@ -35,13 +35,13 @@ static int of_library(struct dl_phdr_info *module, size_t size, void *arg) {
             *(size_t *)arg = module->dlpi_phdr[i].p_memsz;
     return 0;
 }
-int main(void) {
+int main(int argc, char **argv) {
     size_t thread_local_bytes = 0;
     dl_iterate_phdr(of_library, &thread_local_bytes);
     CHECK(thread_local_bytes <= 192);
     pthread_attr_t attr;
     CHECK(pthread_attr_init(&attr) == 0);
-    CHECK(pthread_attr_setstacksize(&attr, 16384) == 0);
+    CHECK(pthread_attr_setstacksize(&attr, argc > 1 ? (size_t)atol(argv[1]) : 16384) == 0);
     for (int round = 0; round < 10; round++) {
         pthread_t threads[8];
         for (int i = 0; i < 8; i++)
