@@ -179,6 +179,34 @@ fn a_large_page_that_is_not_mended_is_not_counted() {
     held.into_iter().for_each(check);
 }
 
+/// What lies idle pays for new memory down to an eighth of the heap, but once that was a quarter of the heap
+/// since the last tick, only down to a third.
+#[test]
+fn what_pays_often_pays_less() {
+    let tower = tower(4 * KIB);
+    // 56 of 64 granules are free in each of 40 hugepages, and no whole hugepage is.
+    let mut held: Vec<_> = (0..40 * 64).map(|_| take(tower, 0, 1).expect("memory")).collect();
+    for (i, run) in std::mem::take(&mut held).into_iter().enumerate() {
+        if i % 64 < 8 { held.push(run) } else { give(tower, run) }
+    }
+    let (at_first, idle_at_first) = (backed(tower), 40 * 56 * GRANULE);
+    let grow = |held: &mut Vec<_>, hugepages: usize| {
+        held.extend((0..hugepages).map(|_| take(tower, 6, 64).expect("memory")));
+    };
+    let idle = || idle_at_first - purged(tower);
+    grow(&mut held, 20);
+    let often = idle();
+    let part = |n: usize| backed(tower) / n;
+    assert!(backed(tower) < at_first, "what was idle paid more than all");
+    assert!(often <= part(3) && often > part(8) + 2 * HUGEPAGE, "{often}");
+    // At the next tick it is counted anew.
+    pass(tower, 250);
+    assert_eq!(idle(), often, "nothing is due by its age");
+    grow(&mut held, 4);
+    assert!(idle() <= often - 3 * HUGEPAGE, "{} after {often}", idle());
+    held.into_iter().for_each(check);
+}
+
 /// Two bursts in a row are a habit: what they need is kept until its time is over.
 #[test]
 fn what_is_asked_for_again_and_again_is_kept() {
