@@ -10,7 +10,8 @@ use spandrel::os::{Move, Os, OsCounts, Resize};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{
-    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+    AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
 };
 use std::sync::{Mutex, PoisonError};
 
@@ -166,7 +167,8 @@ impl System {
 
     /// Thread number `thread` is gone.
     pub fn bury(&self, thread: u32) {
-        self.dead.fetch_or(1 << (thread & 63), Relaxed);
+        // Release and Acquire: as the kernel orders the end of a thread before its number is free.
+        self.dead.fetch_or(1 << (thread & 63), Release);
     }
 
     fn works(&self, kind: Kind) -> bool {
@@ -323,7 +325,7 @@ impl Os for System {
     }
 
     fn is_gone(&self, thread: u32) -> bool {
-        thread < 64 && self.dead.load(Relaxed) & (1 << thread) != 0
+        thread < 64 && self.dead.load(Acquire) & (1 << thread) != 0
     }
 
     fn barrier(&self) -> bool {

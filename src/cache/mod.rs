@@ -347,8 +347,9 @@ impl<B: Objects> Caches<B> {
             let owner = cache.thread.load(Relaxed);
             if owner != 0
                 && cache.process() == process
+                // It orders what that thread did before what follows.
                 && self.below.os().is_gone(owner)
-                // Acquire: what that thread did to it. One of all who find it so takes over.
+                // One of all who find it so takes over.
                 && cache.thread.compare_exchange(owner, thread, Acquire, Relaxed).is_ok()
             {
                 // SAFETY: its thread is gone for good.
