@@ -1,7 +1,7 @@
 //! Thread caches: the floor that makes the common call cost nothing shared.
 //!
 //! [`bin`] is the fast path and has no policy; [`sizing`] is the policy and touches nothing; this
-//! file is what happens when a bin runs empty or full; [`rungs`] is how bins grow, shrink and give back;
+//! file is what happens when a bin runs empty or full; `rungs.rs` is how bins grow, shrink and give back;
 //! [`registry`] keeps the caches of all threads; [`slot`] ties one to the running thread; [`switch`] sends
 //! every call of all of them the slow way.
 
