@@ -67,3 +67,17 @@ faults! {
 fn the_innocent_live() {
     common::passes("preloaded", program(), &["none"], true);
 }
+
+/// Address space for a whole window and its shadow is not to be had: what a bin sees of a second free is
+/// still seen.
+#[test]
+fn twice_in_a_row_where_address_space_is_short() {
+    let script = "ulimit -v 1500000 && exec \"$0\" twice_in_a_row";
+    let program = program().to_str().expect("a path in UTF-8");
+    let output = run(std::path::Path::new("/bin/sh"), &["-c", script, program], true);
+    assert!(
+        String::from_utf8_lossy(&output.stderr).starts_with("spandrel: double free: 0x"),
+        "{output:?}"
+    );
+    assert_eq!(output.status.signal(), Some(libc::SIGABRT));
+}

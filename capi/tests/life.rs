@@ -68,6 +68,11 @@ fn first_call_without_memory() {
 }
 
 #[test]
+fn what_is_noted_of_objects_goes_back_with_them() {
+    here("shadow");
+}
+
+#[test]
 fn free_keeps_errno() {
     everywhere("errno_of_free");
 }

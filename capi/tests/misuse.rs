@@ -16,10 +16,8 @@ enum Expect {
     Unharmed,
     /// It goes on, and can show that its memory is broken.
     Broken,
-    /// The same, or the second free has reached its span before that, and it dies as `TWICE`.
-    BrokenOrTwice,
 }
-use Expect::{Broken, BrokenOrTwice, Dies, Unharmed};
+use Expect::{Broken, Dies, Unharmed};
 
 const TWICE: &str = "double free: {blame}";
 const INSIDE: &str = "free of an address that is not the start of a block: {blame}";
@@ -41,8 +39,7 @@ fn ends(name: &str, options: &str, expect: &Expect) {
         let mut lines = said.lines();
         lines.find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')).unwrap_or("(nothing)")
     };
-    let late = matches!(expect, BrokenOrTwice) && !errors.is_empty();
-    let (message, code) = match if late { &Dies(TWICE) } else { expect } {
+    let (message, code) = match expect {
         Dies(message) => (
             format!("spandrel: {message}\n")
                 .replace("{blame}", address("blame"))
@@ -51,7 +48,7 @@ fn ends(name: &str, options: &str, expect: &Expect) {
             None,
         ),
         Unharmed => (String::new(), Some(0)),
-        Broken | BrokenOrTwice => (String::new(), Some(3)),
+        Broken => (String::new(), Some(3)),
     };
     assert_eq!(errors, message, "{name} {options}: {}", output.status);
     assert_eq!(output.status.code(), code, "{name} {options}: {}", output.status);
@@ -72,11 +69,11 @@ macro_rules! misuses {
 misuses! {
     twice_in_a_row: Dies(TWICE),
         "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
-    twice_with_another_between: BrokenOrTwice,
+    twice_with_another_between: Dies(TWICE),
         "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
-    twice_by_two_threads: BrokenOrTwice,
+    twice_by_two_threads: Dies(TWICE),
         "double free: {blame}: a block of 100 bytes at {block}, freed by another thread";
-    twice_after_work_on_the_neighbours: BrokenOrTwice,
+    twice_after_work_on_the_neighbours: Dies(TWICE),
         "double free: {blame}: a block of 100 bytes at {block}, freed by this thread";
     twice_large: Dies(TWICE),
         "double free: {blame}: a block of 100000 bytes at {block}, freed by this thread";
@@ -112,7 +109,7 @@ misuses! {
         "write past the end of a block: {blame}: 0 bytes past a block of 128 bytes at {block}, live";
     sixty_past_the_end: Broken,
         "write past the end of a block: {blame}: 0 bytes past a block of 100 bytes at {block}, live";
-    realloc_freed: BrokenOrTwice,
+    realloc_freed: Dies(NO_BLOCK),
         "realloc or malloc_usable_size of a block that is freed: {blame}: a block of 100 bytes at {block}, freed by this thread";
     realloc_inside: Dies(NO_BLOCK),
         "realloc or malloc_usable_size of an address that is not the start of a block: {blame}: 16 bytes into a block of 100 bytes at {block}, live";

@@ -134,7 +134,8 @@ const BY_SIZE: [u16; MAX_SMALL / 8 + 1] = {
 /// object of 16 bytes or more may be put there.
 const BY_SIZE_FOR_C: [u16; MAX_SMALL / 8 + 1] = {
     let mut table = BY_SIZE;
-    let mut words = 2;
+    // With a shadow the smallest blocks are such as it can tell apart.
+    let mut words = if cfg!(feature = "shadow") { 0 } else { 2 };
     while words < table.len() {
         let class = table[words] as usize / STRIDE;
         if !(SIZES[class] as usize).is_multiple_of(C_ALIGN) {
@@ -144,6 +145,18 @@ const BY_SIZE_FOR_C: [u16; MAX_SMALL / 8 + 1] = {
         words += 1;
     }
     table
+};
+
+/// Classes 0 and 2, in one bit: the only ones whose sizes are odd multiples of 8. A model has but the first.
+const UNSHADOWED: u16 = if cfg!(spandrel_model) { 0 } else { 2 * STRIDE as u16 };
+
+const _: () = {
+    let mut class = 0;
+    while class < CLASSES {
+        let odd = !(SIZES[class] as usize).is_multiple_of(C_ALIGN);
+        assert!(odd == ((class * STRIDE) as u16 & !UNSHADOWED == 0));
+        class += 1;
+    }
 };
 
 const ALIGNS: usize = MAX_SMALL_ALIGN.ilog2() as usize + 1;
@@ -195,7 +208,12 @@ impl Class {
         if size > MAX_SMALL {
             return None;
         }
-        Some(Self(BY_SIZE_FOR_C[size.div_ceil(8)]))
+        let class = Self(BY_SIZE_FOR_C[size.div_ceil(8)]);
+        if cfg!(feature = "shadow") {
+            // SAFETY: the table has no others then.
+            unsafe { core::hint::assert_unchecked(class.is_shadowed()) };
+        }
+        Some(class)
     }
 
     /// The class with this index.
@@ -213,6 +231,20 @@ impl Class {
         // SAFETY: the word of a span is its class plus one stride.
         unsafe { core::hint::assert_unchecked(word >= STRIDE && word <= CLASSES * STRIDE) };
         Self((word - STRIDE) as u16)
+    }
+
+    /// Whether each of its objects has bytes of the shadow to itself, its start alone in the first of them:
+    /// sizes of whole steps of 16 bytes.
+    #[inline(always)]
+    pub const fn is_shadowed(self) -> bool {
+        self.0 & !UNSHADOWED != 0
+    }
+
+    /// The class whose index the shadow holds; not the first, which has no bytes there.
+    #[inline(always)]
+    pub const fn from_shadow(index: u8) -> Self {
+        debug_assert!(index != 0 && (index as usize) < CLASSES);
+        Self(index as u16 * STRIDE as u16)
     }
 
     /// All classes, smallest first.
@@ -381,7 +413,8 @@ mod tests {
     fn c_gets_the_first_class_that_suits_every_type() {
         for size in 0..=MAX_SMALL {
             let class = Class::of_c(size).unwrap();
-            let align = if size < C_ALIGN { 8 } else { C_ALIGN };
+            let short = size < C_ALIGN && !cfg!(feature = "shadow");
+            let align = if short { 8 } else { C_ALIGN };
             let class_of_layout = Class::of(size, align).unwrap();
             assert_eq!(class, class_of_layout, "size {size}");
         }

@@ -103,6 +103,12 @@ pub enum Seed {
     CountRelaxed,
     /// M8: a dying span is reaped by whoever sees it empty, not by the one who wins it.
     ReapTwice,
+    /// M13: an object that is taken back stays noted as held.
+    HeldForEver,
+    /// M13: a window's shadow is published by a store where a compare-and-swap must decide.
+    ShadowByStore,
+    /// M13: the same, without releasing it to who finds it there.
+    ShadowRelaxed,
     /// M12: the owner of a cache stores a bound and does not look at the mode afterwards.
     NoLook,
     /// M12: it looks, and the look may be done before the store.

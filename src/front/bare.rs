@@ -2,13 +2,14 @@
 //!
 //! A free finds the block's class by its address: page map, window, class word. Two loads and a
 //! multiplication tell an object's start from any other address, so an address that was never handed
-//! out is seen before anything is done with it, and nothing behind it is ever read.
+//! out is seen before anything is done with it, and nothing behind it is ever read. Where a shadow is kept
+//! it is asked first: it knows besides whether somebody holds the object.
 
 use super::building::{
     BUILDING, LARGEST_RUN, give_found, give_object, give_slow_bare, pages, resize_run, take_large,
     take_large_zeroed, take_slow,
 };
-use super::{Spandrel, observed, sampled};
+use super::{Spandrel, held, observed, sampled};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
 use crate::cache::slot;
@@ -25,7 +26,11 @@ pub(super) enum Block {
 /// The block that starts at `addr`, if one does.
 pub(super) fn block_at(addr: usize) -> Option<Block> {
     if let Some(word) = pages().object_at(addr) {
-        return Some(Block::Object(Class::from_word(word)));
+        let class = Class::from_word(word);
+        let shape = class.shape();
+        // Behind the last object a span may have room that is none.
+        let at = shape.index_of(addr & (class.span_bytes() - 1));
+        return (at < shape.objects).then_some(Block::Object(class));
     }
     pages().large_at(addr).map(|(usage, bytes)| Block::Large(usage, bytes))
 }
@@ -33,8 +38,11 @@ pub(super) fn block_at(addr: usize) -> Option<Block> {
 /// `size` bytes, aligned for any type that fits into them, if the thread has them at hand.
 #[inline(always)]
 pub fn alloc_fast(size: usize) -> Option<*mut u8> {
+    let class = Class::of_c(size)?;
     // SAFETY: the bin is the running thread's own, or pinned.
-    unsafe { slot::current().bin(Class::of_c(size)?).pop() }
+    let object = unsafe { slot::current().bin(class).pop() }?;
+    held::goes_out(object, class);
+    Some(object)
 }
 
 /// `size` bytes, aligned for any type that fits into them.
@@ -67,9 +75,19 @@ pub fn alloc_zeroed(size: usize) -> *mut u8 {
     at
 }
 
+/// Whether any block of `size` bytes is aligned to `align`.
+fn is_aligned_anyway(size: usize, align: usize) -> bool {
+    align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN)
+}
+
+/// The class that serves `size` bytes at `align`.
+pub fn class_of(size: usize, align: usize) -> Option<Class> {
+    if is_aligned_anyway(size, align) { Class::of_c(size) } else { Class::of(size, align) }
+}
+
 /// `size` bytes at a multiple of `align`, a power of two.
 pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
-    if align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN) {
+    if is_aligned_anyway(size, align) {
         return alloc(size);
     }
     match Layout::from_size_align(size, align) {
@@ -86,6 +104,52 @@ pub fn alloc_aligned(size: usize, align: usize) -> *mut u8 {
 /// `at` is null or a block that nobody uses any more. An address that is neither dies by name.
 #[inline(always)]
 pub unsafe fn free(at: *mut u8) {
+    if held::NOTED {
+        // SAFETY: the caller's promise.
+        return unsafe { free_noted(at) };
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_found(at) }
+}
+
+/// The shadow knows of a held object all that is asked of it; what it does not know is looked up.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+unsafe fn free_noted(at: *mut u8) {
+    let Some(class) = held::comes_back(at) else {
+        // SAFETY: the caller's promise.
+        return unsafe { free_unnoted(at) };
+    };
+    // SAFETY: the bin is the running thread's own, or pinned; the caller gives the object up.
+    if !unsafe { slot::current().bin(class).push(at) } {
+        // SAFETY: as above.
+        unsafe { give_slow_bare(at, class) };
+    }
+}
+
+#[cold]
+#[inline(never)]
+unsafe fn free_unnoted(at: *mut u8) {
+    if let Some(block) = NonNull::new(at) {
+        if held::is_free(at.addr()) {
+            held::freed_again(block, None);
+        }
+        if held::is_nothing(at.addr()) && BUILDING.mode() == 0 {
+            pages().not_a_block(at.addr());
+        }
+        // SAFETY: the caller's promise.
+        unsafe { free_found(at) }
+    }
+}
+
+/// Where no shadow is: the block is found by the page map.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+unsafe fn free_found(at: *mut u8) {
     let Some(word) = pages().object_at(at.addr()) else {
         // SAFETY: the caller's promise.
         return unsafe { free_rest(at) };
@@ -108,11 +172,12 @@ pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
     {
         let align = match align {
             0 => 0,
-            _ if align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN) => {
-                observed::c_align(size)
-            }
+            _ if is_aligned_anyway(size, align) => observed::c_align(size),
             _ => align,
         };
+        if held::is_free(at.addr()) {
+            held::freed_again(block, Some((size, align)));
+        }
         // SAFETY: the caller's promise.
         return unsafe { observed::give(block, Some((size, align))) };
     }
@@ -147,6 +212,9 @@ pub fn usable_size(at: *const u8) -> usize {
     {
         return size;
     }
+    if held::is_free(at.addr()) {
+        death::no_block(at.addr());
+    }
     match block_at(at.addr()) {
         Some(Block::Object(class)) => class.size(),
         Some(Block::Large(_, bytes)) => bytes,
@@ -164,6 +232,9 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
     {
         // SAFETY: the caller's promise.
         return unsafe { observed::resize(at, None, size) };
+    }
+    if held::is_free(at.addr().get()) {
+        death::no_block(at.addr().get());
     }
     let (old, wanted) = match block_at(at.addr().get()) {
         None => death::no_block(at.addr().get()),

@@ -3,7 +3,7 @@
 //! All of it is zero until used, so it lies in `.bss` and needs no initialisation: the first
 //! allocation of the process may come before any constructor has run.
 
-use super::{config, fork, observed, sampled};
+use super::{config, fork, held, observed, sampled};
 use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
 use crate::cache::{Caches, ThreadCache, slot};
@@ -101,6 +101,7 @@ pub fn take_slow(layout: Layout, class: Class) -> *mut u8 {
     if sampled::alone()
         && let Some(object) = sampled::take(layout.size(), class)
     {
+        held::goes_out(object, class);
         return object;
     }
     take_long(layout, class)
@@ -112,7 +113,9 @@ pub fn take_slow(layout: Layout, class: Class) -> *mut u8 {
 fn take_long(layout: Layout, class: Class) -> *mut u8 {
     let visit = Visit::begin(true);
     if BUILDING.mode() == 0 {
-        return take_visiting(&visit, class);
+        let object = take_visiting(&visit, class);
+        held::goes_out(object, class);
+        return object;
     }
     drop(visit);
     observed::take(layout.size(), layout.align(), false)

@@ -9,7 +9,6 @@
 use super::bare;
 use super::building::pages;
 use super::{purge, stats};
-use crate::base::classes::Class;
 use crate::base::options::Check;
 use crate::os::Os;
 use crate::page::Extent;
@@ -190,9 +189,7 @@ pub unsafe fn nallocx(size: usize, flags: c_int) -> usize {
     if size == 0 {
         return 0;
     }
-    let class =
-        if align <= 16 && size >= align { Class::of_c(size) } else { Class::of(size, align) };
-    if let Some(class) = class {
+    if let Some(class) = bare::class_of(size, align) {
         return class.size();
     }
     match Extent::of(size, align, pages().os().page_size()) {

@@ -9,6 +9,7 @@ pub mod c;
 pub mod config;
 pub mod doors;
 mod fork;
+mod held;
 pub mod map;
 pub mod observed;
 mod realloc;
@@ -42,18 +43,24 @@ pub struct Spandrel;
 fn take(layout: Layout, class: Class) -> *mut u8 {
     // SAFETY: the bin is the running thread's own, or pinned.
     match unsafe { slot::current().bin(class).pop() } {
-        Some(object) => object,
+        Some(object) => {
+            held::goes_out(object, class);
+            object
+        }
         None => take_slow(layout, class),
     }
 }
 
 #[inline(always)]
 fn give(object: *mut u8, layout: Layout, class: Class) {
-    // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
-    // object of this class.
-    if !unsafe { slot::current().bin(class).push(object) } {
+    let words = layout.size().div_ceil(8);
+    let simple = held::comes_back_as(object, words, layout.align(), class)
+        // SAFETY: the bin is the running thread's own, or pinned; the caller of `dealloc` gives up an
+        // object of this class.
+        && unsafe { slot::current().bin(class).push(object) };
+    if !simple {
         // SAFETY: as above.
-        unsafe { give_slow(object, layout.size().div_ceil(8), layout.align(), class) };
+        unsafe { give_slow(object, words, layout.align(), class) };
     }
 }
 
@@ -130,7 +137,10 @@ unsafe impl GlobalAlloc for Configured {
         match Class::of(layout.size(), layout.align()) {
             // SAFETY: the bin is the running thread's own, or pinned.
             Some(class) => match unsafe { slot::current().bin(class).pop() } {
-                Some(object) => object,
+                Some(object) => {
+                    held::goes_out(object, class);
+                    object
+                }
                 None => {
                     config::configure_once(&self.0);
                     take_slow(layout, class)

@@ -5,6 +5,7 @@
 
 use super::bare::{self, Block};
 use super::building::{self, pages};
+use super::held;
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
 use crate::watch::{self, Fate, check, guard, ledger, mode};
@@ -28,6 +29,7 @@ pub fn c_layout(size: usize) -> Layout {
 pub fn take(size: usize, align: usize, zero: bool) -> *mut u8 {
     let Some((at, laid_out)) = place(size, align, zero) else { return ptr::null_mut() };
     watch::born(at, size, align, laid_out);
+    held::goes_out_as_it_is(at);
     at.as_ptr()
 }
 
@@ -67,6 +69,7 @@ pub fn place_plain(size: usize, align: usize, zero: bool) -> *mut u8 {
 #[cold]
 #[inline(never)]
 pub unsafe fn give(at: NonNull<u8>, layout: Option<(usize, usize)>) {
+    let _ = held::comes_back(at.as_ptr());
     if watch::dying(at, layout) == Fate::Free {
         // SAFETY: the caller's promise.
         unsafe { release(at, layout) }
@@ -171,6 +174,9 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         None if guarded.is_some() => Block::Large(Use::None, 0),
         None => death::no_block(addr),
     };
+    if held::is_free(addr) {
+        death::no_block(addr);
+    }
     let usable = known.unwrap_or(match block {
         Block::Object(class) => class.size(),
         Block::Large(_, bytes) => bytes,
@@ -222,6 +228,8 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
     let Some((new, laid_out)) = new else { return ptr::null_mut() };
     // SAFETY: both blocks are that long and disjoint.
     unsafe { ptr::copy_nonoverlapping(at.as_ptr(), new.as_ptr(), old.min(size)) };
+    let _ = held::comes_back(at.as_ptr());
+    held::goes_out_as_it_is(new);
     if watch::resized(at, old, new, size, align, laid_out) == Fate::Free {
         // SAFETY: the caller gives the old block up.
         unsafe { release(at, layout) };

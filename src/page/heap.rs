@@ -9,6 +9,7 @@ use super::demand::Demand;
 use super::limits::Pressure;
 use super::map::PageMap;
 use super::policy::{Policy, Zeroing};
+use super::shadow::{self, Shadow};
 use super::window::{Grain, Window};
 use crate::base::classes::Use;
 use crate::base::options::HugepagePolicy;
@@ -40,6 +41,7 @@ pub(super) const WINDOWS_SPLIT: usize = 32;
 pub struct PageHeap<O, M> {
     pub(super) os: O,
     pub(super) map: PageMap<Window<M>>,
+    pub(super) shadow: Shadow<{ shadow::KEPT }>,
     /// 0 while whole windows can be had; then how much to ask for next.
     step: AtomicUsize,
     policy: Policy,
@@ -96,6 +98,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             Self {
                 os,
                 map: PageMap::new(),
+                shadow: Shadow::new(),
                 step: AtomicUsize::new(0),
                 policy: Policy::new(),
                 demand: Demand::new(),
@@ -135,6 +138,12 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// What can be set of it.
     pub fn policy(&self) -> &Policy {
         &self.policy
+    }
+
+    /// Which objects are held.
+    #[inline(always)]
+    pub fn shadow(&self) -> &Shadow<{ shadow::KEPT }> {
+        &self.shadow
     }
 
     /// All windows, oldest first.
@@ -466,6 +475,12 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.counters.grows.fetch_add(1, Relaxed);
         let (mut start, end) = (at.addr().get(), at.addr().get() + bytes);
         let mut added = false;
+        if bytes == WINDOW && align == WINDOW {
+            // Before anybody gets memory there.
+            let (mapped, stranded) = self.shadow.begin(&self.os, start);
+            self.counters.metadata.fetch_add(mapped, Relaxed);
+            self.counters.stranded.fetch_add(stranded, Relaxed);
+        }
         match self.policy.hugepages() {
             HugepagePolicy::Auto => {}
             policy => self.advise(start, bytes, policy == HugepagePolicy::Always),

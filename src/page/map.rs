@@ -9,7 +9,9 @@
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicPtr;
 use crate::base::sync::Ordering::{Acquire, Release};
-use crate::base::units::{GRANULE_SHIFT, GRANULES_PER_WINDOW, WINDOW_SHIFT, WINDOWS};
+#[cfg(not(spandrel_model))]
+use crate::base::units::GRANULE_SHIFT;
+use crate::base::units::{GRANULES_PER_WINDOW, WINDOW_SHIFT, WINDOWS};
 use core::ptr::{self, NonNull};
 
 /// All windows of one page heap.

@@ -170,6 +170,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             granules = window.cleanse(hugepage, WHOLE);
             window.set_broken(hugepage, false);
         }
+        // SAFETY: the hugepage is ours: no object in it is held.
+        unsafe { self.shadow.forget(&self.os, addr, HUGEPAGE) };
         if !seed::on(Seed::PurgeUnclaimed) {
             window.give_hugepages(hugepage, 1, self.now());
         }
@@ -216,6 +218,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             if unsafe { self.os.purge(at, count * GRANULE) } {
                 purged |= bit_range(bit, count);
             }
+            // SAFETY: as above: no object in these granules is held.
+            unsafe { self.shadow.forget(&self.os, addr, count * GRANULE) };
         }
         let noted = if seed::on(Seed::CleanseMore) { WHOLE } else { purged };
         let mut granules = 0;
