@@ -37,7 +37,7 @@ for name in mimalloc jemalloc tcmalloc_minimal; do
     [ -z "$found" ] || { names+=("$name") && library[$name]=$found; }
 done
 # What is measured; it differs with the compiler alone.
-declare -A ours bound=([same]=56 [random]=83 [lifo]=61.2 [fifo]=89.2)
+declare -A ours bound=([same]=57 [random]=84 [lifo]=62.2 [fifo]=90.2)
 printf '%-18s' 'instructions a pair' "${loops[@]}" && echo
 for name in "${names[@]}"; do
     printf '%-18s ' "$name"
@@ -59,8 +59,8 @@ rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline
     awk '/<box_drop>:/ { on = 1; next } on && NF { n++ } on && /ret/ { print n; on = 0 }')
 echo "free: $per_free in C; $rust in Rust for a constant layout"
 if [ "${1:-}" = --check ]; then
-    awk "BEGIN { exit !($per_free > 0 && $per_free <= $rust + 16) }" || {
-        echo "ci/instructions_c: free takes more than 16 instructions more than Rust's" >&2
+    awk "BEGIN { exit !($per_free > 0 && $per_free <= $rust + 18) }" || {
+        echo "ci/instructions_c: free takes more than 16 instructions more than Rust's, and two for a double free" >&2
         exit 1
     }
     for loop in "${loops[@]}"; do

@@ -2,17 +2,16 @@
 #![cfg(spandrel_model)]
 
 use loom_tests::{Model, red};
-use spandrel::base::classes::{CLASSES, Class};
 use spandrel::base::sync::AtomicUsize;
 use spandrel::base::sync::Ordering::{Acquire, Release};
-use spandrel::base::units::WINDOW;
+use spandrel::base::units::{WINDOW, WINDOW_SHIFT};
 use spandrel::os::fake::Fake;
-use spandrel::page::shadow::{Said, Shadow};
+use spandrel::page::shadow::{SHIFT, Said, Shadow};
 
 /// One window and the objects in it.
 struct Desk {
     os: Fake,
-    shadow: Shadow<3>,
+    shadow: Shadow<1>,
     /// Where the program keeps a pointer to an object; 0 before it has one.
     kept: AtomicUsize,
 }
@@ -20,24 +19,34 @@ struct Desk {
 const FIRST: usize = WINDOW + 32;
 const SECOND: usize = WINDOW + 48;
 
-fn class() -> Class {
-    Class::from_index(CLASSES - 1)
-}
-
 impl Desk {
     fn new() -> Self {
         Self { os: Fake::new(true), shadow: Shadow::new(), kept: AtomicUsize::new(0) }
     }
 
+    fn begin(&self) -> (usize, usize) {
+        self.shadow.begin(&self.os, WINDOW >> WINDOW_SHIFT)
+    }
+
     fn hold(&self, addr: usize) {
-        // SAFETY: the window's number is below the shadow's.
-        unsafe { self.shadow.hold(addr, class()) };
+        // SAFETY: an address in the window.
+        unsafe { self.shadow.hold(addr) };
+    }
+
+    fn let_go(&self, addr: usize) -> bool {
+        // SAFETY: an address in the window.
+        unsafe { self.shadow.byte(addr >> SHIFT) }.is_some_and(|byte| byte.let_go())
+    }
+
+    fn look(&self, addr: usize) -> Said {
+        // SAFETY: an address in the window.
+        unsafe { self.shadow.look(addr) }
     }
 }
 
 /// A window begins, and its first object goes out and is kept where others find it.
 fn hand_out(desk: &Desk) -> Option<bool> {
-    desk.shadow.begin(&desk.os, WINDOW);
+    desk.begin();
     desk.hold(FIRST);
     desk.kept.store(FIRST, Release);
     None
@@ -46,7 +55,7 @@ fn hand_out(desk: &Desk) -> Option<bool> {
 /// Frees what is kept, if anything is: whether it was held.
 fn free(desk: &Desk) -> Option<bool> {
     let kept = desk.kept.load(Acquire);
-    (kept != 0).then(|| desk.shadow.let_go(kept) == Some(class()))
+    (kept != 0).then(|| desk.let_go(kept))
 }
 
 /// How many frees there were, and how many of them saw a held object.
@@ -54,7 +63,7 @@ fn freed(desk: &Desk, answers: &[Option<bool>]) -> (usize, usize) {
     let frees = answers.iter().flatten().count();
     let held = answers.iter().flatten().filter(|held| **held).count();
     assert!(frees == 0 || held > 0, "a held object is not known");
-    let late = desk.shadow.let_go(FIRST).is_some();
+    let late = desk.let_go(FIRST);
     assert_eq!(late, frees == 0, "an object that was freed is held");
     (frees, held)
 }
@@ -81,10 +90,10 @@ red!(red_when_what_is_freed_stays_held: FREE_TWICE, HeldForEver, "an object that
 
 /// Begins the window, and then has an object of its own go out and come back.
 fn begin(desk: &Desk, addr: usize) -> bool {
-    let (mapped, _) = desk.shadow.begin(&desk.os, WINDOW);
+    let (mapped, _) = desk.begin();
     desk.hold(addr);
-    assert!(desk.shadow.look(addr) == Said::Held, "a held object is not known");
-    assert!(desk.shadow.let_go(addr) == Some(class()), "a held object is not known");
+    assert!(desk.look(addr) == Said::Held, "a held object is not known");
+    assert!(desk.let_go(addr), "a held object is not known");
     mapped != 0
 }
 
@@ -99,7 +108,7 @@ static BEGIN: Model<Desk, bool, bool> = Model {
     ],
     outcome: |desk, mapped| {
         assert_eq!(mapped.iter().filter(|m| **m).count(), 1, "one shadow for a window");
-        assert!(desk.shadow.look(FIRST) == Said::Free && desk.shadow.look(SECOND) == Said::Free);
+        assert!(desk.look(FIRST) == Said::Free && desk.look(SECOND) == Said::Free);
         mapped[0]
     },
     expected: &[false, true],

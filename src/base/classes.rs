@@ -240,13 +240,6 @@ impl Class {
         self.0 & !UNSHADOWED != 0
     }
 
-    /// The class whose index the shadow holds; not the first, which has no bytes there.
-    #[inline(always)]
-    pub const fn from_shadow(index: u8) -> Self {
-        debug_assert!(index != 0 && (index as usize) < CLASSES);
-        Self(index as u16 * STRIDE as u16)
-    }
-
     /// All classes, smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..CLASSES).map(Self::from_index)

@@ -112,20 +112,20 @@ pub unsafe fn free(at: *mut u8) {
     unsafe { free_found(at) }
 }
 
-/// The shadow knows of a held object all that is asked of it; what it does not know is looked up.
+/// What the shadow says is held is an object's start; what it does not know is looked up.
 ///
 /// # Safety
 /// As [`free`].
 #[inline(always)]
 unsafe fn free_noted(at: *mut u8) {
-    let Some(class) = held::comes_back(at) else {
+    let Some(word) = held::comes_back(at) else {
         // SAFETY: the caller's promise.
         return unsafe { free_unnoted(at) };
     };
     // SAFETY: the bin is the running thread's own, or pinned; the caller gives the object up.
-    if !unsafe { slot::current().bin(class).push(at) } {
+    if !unsafe { slot::current().bin_of_word(word).push(at) } {
         // SAFETY: as above.
-        unsafe { give_slow_bare(at, class) };
+        unsafe { give_slow_bare(at, Class::from_word(word)) };
     }
 }
 

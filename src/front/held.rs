@@ -15,8 +15,10 @@ pub const NOTED: bool = KEPT != 0;
 /// An object goes out to the program.
 #[inline(always)]
 pub fn goes_out(object: *mut u8, class: Class) {
-    // SAFETY: an object of ours, or none.
-    unsafe { pages().shadow().hold(object.addr(), class) };
+    if NOTED && class.is_shadowed() {
+        // SAFETY: an object of ours, or none.
+        unsafe { pages().hold(object.addr()) };
+    }
 }
 
 /// A block goes out of which the caller knows no class.
@@ -26,22 +28,22 @@ pub fn goes_out_as_it_is(at: NonNull<u8>) {
     }
 }
 
-/// An object comes back: its class, if that is noted.
+/// An object comes back: its class word, if it is noted that somebody holds it.
 #[inline(always)]
-pub fn comes_back(at: *mut u8) -> Option<Class> {
-    pages().shadow().let_go(at.addr())
+pub fn comes_back(at: *mut u8) -> Option<usize> {
+    pages().let_go(at.addr())
 }
 
 /// Whether an object starts at `addr`, of which the shadow knows that nobody holds it.
 pub fn is_free(addr: usize) -> bool {
     NOTED
-        && pages().shadow().look(addr) == Said::Free
+        && pages().said_of(addr) == Said::Free
         && matches!(block_at(addr), Some(Block::Object(class)) if class.is_shadowed())
 }
 
 /// Whether no block at all starts at `addr`, which a shadow covers.
 pub fn is_nothing(addr: usize) -> bool {
-    NOTED && pages().shadow().look(addr) == Said::Free && block_at(addr).is_none()
+    NOTED && pages().said_of(addr) == Said::Free && block_at(addr).is_none()
 }
 
 /// An object is given back with the layout of `class`; the answer is whether that is what the shadow knows, or
@@ -52,17 +54,17 @@ pub fn comes_back_as(object: *mut u8, words: usize, align: usize, class: Class) 
     !NOTED
         || !class.is_shadowed()
         || match comes_back(object) {
-            Some(found) if found == class => true,
+            Some(found) if Class::from_word(found) == class => true,
             found => comes_back_oddly(object, words, align, found),
         }
 }
 
 #[cold]
 #[inline(never)]
-fn comes_back_oddly(object: *mut u8, words: usize, align: usize, found: Option<Class>) -> bool {
+fn comes_back_oddly(object: *mut u8, words: usize, align: usize, found: Option<usize>) -> bool {
     let addr = object.addr();
     if found.is_none() {
-        if pages().shadow().look(addr) == Said::Nothing {
+        if pages().said_of(addr) == Said::Nothing {
             return true;
         }
         if is_free(addr)

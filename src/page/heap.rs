@@ -9,7 +9,7 @@ use super::demand::Demand;
 use super::limits::Pressure;
 use super::map::PageMap;
 use super::policy::{Policy, Zeroing};
-use super::shadow::{self, Shadow};
+use super::shadow::Said;
 use super::window::{Grain, Window};
 use crate::base::classes::Use;
 use crate::base::options::HugepagePolicy;
@@ -41,7 +41,6 @@ pub(super) const WINDOWS_SPLIT: usize = 32;
 pub struct PageHeap<O, M> {
     pub(super) os: O,
     pub(super) map: PageMap<Window<M>>,
-    pub(super) shadow: Shadow<{ shadow::KEPT }>,
     /// 0 while whole windows can be had; then how much to ask for next.
     step: AtomicUsize,
     policy: Policy,
@@ -98,7 +97,6 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             Self {
                 os,
                 map: PageMap::new(),
-                shadow: Shadow::new(),
                 step: AtomicUsize::new(0),
                 policy: Policy::new(),
                 demand: Demand::new(),
@@ -140,10 +138,40 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         &self.policy
     }
 
-    /// Which objects are held.
+    /// An object is handed out, or none (null).
+    ///
+    /// # Safety
+    /// `addr` is in a window of this heap, or 0.
     #[inline(always)]
-    pub fn shadow(&self) -> &Shadow<{ shadow::KEPT }> {
-        &self.shadow
+    pub unsafe fn hold(&self, addr: usize) {
+        // SAFETY: the caller's promise.
+        unsafe { self.map.hold(addr) };
+    }
+
+    /// The class word of the object that starts at `addr`, if the shadow says that it is held; then it is no
+    /// longer.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub fn let_go(&self, addr: usize) -> Option<usize> {
+        // SAFETY: that is where a window has its class words.
+        unsafe { self.map.let_go(addr, Window::<M>::WORDS) }
+    }
+
+    /// What the shadow says of an address.
+    pub fn said_of(&self, addr: usize) -> Said {
+        // SAFETY: the shadow is that of the address.
+        self.map.shadow(addr).map_or(Said::Nothing, |shadow| unsafe { shadow.look(addr) })
+    }
+
+    /// Returns the memory behind the shadow of free memory.
+    ///
+    /// # Safety
+    /// The caller holds these bytes of one window, and they are free.
+    pub(super) unsafe fn forget(&self, addr: usize, bytes: usize) {
+        if let Some(shadow) = self.map.shadow(addr) {
+            // SAFETY: the caller's promise.
+            unsafe { shadow.forget(&self.os, addr, bytes) };
+        }
     }
 
     /// All windows, oldest first.
@@ -475,12 +503,6 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.counters.grows.fetch_add(1, Relaxed);
         let (mut start, end) = (at.addr().get(), at.addr().get() + bytes);
         let mut added = false;
-        if bytes == WINDOW && align == WINDOW {
-            // Before anybody gets memory there.
-            let (mapped, stranded) = self.shadow.begin(&self.os, start);
-            self.counters.metadata.fetch_add(mapped, Relaxed);
-            self.counters.stranded.fetch_add(stranded, Relaxed);
-        }
         match self.policy.hugepages() {
             HugepagePolicy::Auto => {}
             policy => self.advise(start, bytes, policy == HugepagePolicy::Always),
@@ -491,6 +513,15 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             if let Some(window) = self.window_at(start) {
                 if !known || !seed::on(Seed::NotListed) {
                     self.map.list(window);
+                }
+                if bytes == WINDOW
+                    && align == WINDOW
+                    && let Some(shadow) = self.map.shadow(start)
+                {
+                    // Before anybody gets memory there.
+                    let (mapped, stranded) = shadow.begin(&self.os, start >> WINDOW_SHIFT);
+                    self.counters.metadata.fetch_add(mapped, Relaxed);
+                    self.counters.stranded.fetch_add(stranded, Relaxed);
                 }
                 let first = Granule::of(start).hugepage();
                 window.add(first, (stop - start) / HUGEPAGE);

@@ -6,8 +6,11 @@
 //! # Orderings
 //! `publish` and `list` release a complete window, `find` and `iter` acquire it (model M6).
 
+use super::shadow::{self, Shadow};
 use crate::base::seed::{self, Seed};
 use crate::base::sync::AtomicPtr;
+#[cfg(not(spandrel_model))]
+use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::Ordering::{Acquire, Release};
 #[cfg(not(spandrel_model))]
 use crate::base::units::GRANULE_SHIFT;
@@ -19,6 +22,8 @@ use core::ptr::{self, NonNull};
 pub struct PageMap<W> {
     /// By number in the address space; null where none is. Any thread. See [`shift`].
     table: [AtomicPtr<W>; WINDOWS],
+    /// As `table`. None is begun before its window is published.
+    shadows: [Shadow<{ shadow::KEPT }>; WINDOWS],
     #[cfg(not(spandrel_model))]
     checks: super::check::Checks,
     /// In the order in which they first got granules, without gaps. Any thread.
@@ -42,6 +47,7 @@ impl<W> PageMap<W> {
         pub fn new() -> Self {
             Self {
                 table: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
+                shadows: array![Shadow::new(); WINDOWS],
                 #[cfg(not(spandrel_model))]
                 checks: super::check::Checks::new(),
                 list: array![AtomicPtr::new(ptr::null_mut()); WINDOWS],
@@ -83,6 +89,16 @@ impl<W> PageMap<W> {
         if entry.is_null() {
             return None;
         }
+        // SAFETY: the caller's promise, and an entry that is not null.
+        let word = unsafe { Self::word(entry, addr, offset) };
+        self.checks.is_start(word, addr).then_some(word)
+    }
+
+    /// # Safety
+    /// As [`PageMap::object_at`], and `entry` is that of the address's window.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    unsafe fn word(entry: *mut W, addr: usize, offset: usize) -> usize {
         let granule = (addr >> GRANULE_SHIFT) % (RUN * GRANULES_PER_WINDOW);
         // A volatile read, because the compiler extends an atomic in an instruction of its own.
         // SAFETY: entry, offset and granule together name the granule's word. Whoever may free a block
@@ -91,7 +107,40 @@ impl<W> PageMap<W> {
         let word = unsafe {
             entry.cast::<u16>().wrapping_byte_add(offset).wrapping_add(granule).read_volatile()
         };
-        self.checks.is_start(word as usize, addr).then_some(word as usize)
+        usize::from(word)
+    }
+
+    /// The class word of the object that starts at `addr`, if the shadow says that it is held; then it is no
+    /// longer. The word is not read from the shadow: that is in the cache less often, and would be waited for.
+    ///
+    /// # Safety
+    /// As [`PageMap::object_at`].
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub unsafe fn let_go(&self, addr: usize, offset: usize) -> Option<usize> {
+        // The lowest four bits come topmost, where they put the number out of bounds unless they are 0.
+        let index = addr.rotate_right(shadow::SHIFT);
+        let number = index >> (WINDOW_SHIFT - shadow::SHIFT);
+        // SAFETY: so the address is a multiple of 16 in its window.
+        let byte = unsafe { self.shadows.get(number)?.byte(index) }?;
+        // SAFETY: the window was published before its shadow was begun. The caller's promise.
+        let word = unsafe { Self::word(self.table[number].load(Relaxed), addr, offset) };
+        byte.let_go().then_some(word)
+    }
+
+    /// An object at `addr` is handed out.
+    ///
+    /// # Safety
+    /// `addr` is in a published window, or null.
+    #[inline(always)]
+    pub unsafe fn hold(&self, addr: usize) {
+        // SAFETY: a published window's number is below WINDOWS, and the shadow is that of the address.
+        unsafe { self.shadows.get_unchecked(addr >> WINDOW_SHIFT).hold(addr) };
+    }
+
+    /// The shadow of the window at `addr`, begun or not.
+    pub fn shadow(&self, addr: usize) -> Option<&Shadow<{ shadow::KEPT }>> {
+        self.shadows.get(addr >> WINDOW_SHIFT)
     }
 
     /// Makes `window` the one that holds `addr`; if another thread was first, `Err` is its window.

@@ -171,7 +171,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             window.set_broken(hugepage, false);
         }
         // SAFETY: the hugepage is ours: no object in it is held.
-        unsafe { self.shadow.forget(&self.os, addr, HUGEPAGE) };
+        unsafe { self.forget(addr, HUGEPAGE) };
         if !seed::on(Seed::PurgeUnclaimed) {
             window.give_hugepages(hugepage, 1, self.now());
         }
@@ -219,7 +219,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
                 purged |= bit_range(bit, count);
             }
             // SAFETY: as above: no object in these granules is held.
-            unsafe { self.shadow.forget(&self.os, addr, count * GRANULE) };
+            unsafe { self.forget(addr, count * GRANULE) };
         }
         let noted = if seed::on(Seed::CleanseMore) { WHOLE } else { purged };
         let mut granules = 0;

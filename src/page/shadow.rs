@@ -1,12 +1,11 @@
 //! The shadow: whether the object at an address is held, in a byte for each 16 of a window and apart from it.
 //!
 //! A bin does not know what it holds twice, and a span hears of a free long after the call. Where the
-//! shadow is kept (feature `shadow`, the C door's), the byte of a held object has its class, so that one look
-//! tells what a free has to know: that an object starts here, that somebody holds it, and its class. The byte of
+//! shadow is kept (feature `shadow`, the C door's), the byte of an object is 1 while the program has it. The byte of
 //! anything else is 0, as it is in fresh memory; so nobody writes but who hands an object out or takes it
 //! back, and what is free can be forgotten with the memory it belongs to.
 //!
-//! Objects of [`SHADOWED`](Class::is_shadowed) classes have bytes of their own. The others, and windows that
+//! Objects of [shadowed](crate::base::classes::Class::is_shadowed) classes have bytes of their own. The others, and windows that
 //! came in pieces because address space is short, have none, and are looked at as without a shadow.
 //!
 //! # Orderings
@@ -15,21 +14,18 @@
 //! window's shadow included. Of two that free one object at the same moment both may see it held; then its
 //! span sees the second (model M13).
 
-use crate::base::classes::{CLASSES, Class};
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicPtr, AtomicU8};
-use crate::base::units::{WINDOW, WINDOW_SHIFT, WINDOWS};
+use crate::base::units::{WINDOW, WINDOW_SHIFT};
 use crate::os::{Os, Zeroed, metadata_bytes};
 use core::ptr::{self, NonNull};
 
 /// log2 of the bytes that share a byte of the shadow.
-const SHIFT: u32 = 4;
+pub const SHIFT: u32 = 4;
 
-const _: () = assert!(CLASSES <= u8::MAX as usize);
-
-/// Windows of the process's page heap that may have a shadow.
-pub const KEPT: usize = if cfg!(feature = "shadow") { WINDOWS } else { 0 };
+/// 1 where the process's page heap keeps shadows, else 0.
+pub const KEPT: usize = cfg!(feature = "shadow") as usize;
 
 /// One window's bytes: a 16th of its address space, and memory as far as objects were handed out.
 #[derive(Debug)]
@@ -48,7 +44,7 @@ unsafe impl Zeroed for Bytes {
 /// What the shadow says of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Said {
-    /// It has no byte for this.
+    /// There is none.
     Nothing,
     /// No object is held that starts in these 16 bytes.
     Free,
@@ -56,27 +52,25 @@ pub enum Said {
     Held,
 }
 
-/// The shadows of the first `N` windows of the address space.
+/// The shadow of one window, or (`N` is 0) room for none.
+///
+/// Where its bytes would begin if the window began at address 0, so that an address needs no masking; null
+/// while there is none. Begun before the window gets memory, and never taken back.
 #[derive(Debug)]
-pub struct Shadow<const N: usize> {
-    /// By number of the window; null where none is. Less where its window's addresses begin, so that an
-    /// address needs no masking. Published before the window gets memory, and never taken back.
-    table: [AtomicPtr<AtomicU8>; N],
-}
+pub struct Shadow<const N: usize>([AtomicPtr<AtomicU8>; N]);
 
 impl<const N: usize> Shadow<N> {
     const_fn! {
-        /// No window has one; all zero bits.
+        /// None so far; all zero bits.
         pub fn new() -> Self {
-            Self { table: array![AtomicPtr::new(ptr::null_mut()); N] }
+            Self(array![AtomicPtr::new(ptr::null_mut()); N])
         }
     }
 
-    /// Gives the window at `addr` a shadow, unless it has one or there is no room. Answers how many bytes were
-    /// mapped, and how many of them the system would not take back.
-    pub fn begin<O: Os>(&self, os: &O, addr: usize) -> (usize, usize) {
-        let number = addr >> WINDOW_SHIFT;
-        let Some(entry) = self.table.get(number) else { return (0, 0) };
+    /// Begins the shadow of the window with this number, unless it is begun or there is no room. Answers how many
+    /// bytes were mapped, and how many the system would not take back.
+    pub fn begin<O: Os>(&self, os: &O, number: usize) -> (usize, usize) {
+        let Some(entry) = self.0.first() else { return (0, 0) };
         if !entry.load(Acquire).is_null() {
             return (0, 0);
         }
@@ -99,75 +93,56 @@ impl<const N: usize> Shadow<N> {
         (0, if gone { 0 } else { bytes })
     }
 
-    /// Where the bytes of the window with this number would begin if the first window were at 0; null without
-    /// a shadow.
     #[inline(always)]
-    fn entry(&self, number: usize) -> *mut AtomicU8 {
-        self.table.get(number).map_or(ptr::null_mut(), |entry| entry.load(Relaxed))
+    fn base(&self) -> *mut AtomicU8 {
+        self.0.first().map_or(ptr::null_mut(), |entry| entry.load(Relaxed))
     }
 
-    /// An object is handed out.
+    /// An object at `addr` is handed out.
     ///
     /// # Safety
-    /// `addr` is an object's, or null.
+    /// `addr` lies in the window.
     #[inline(always)]
-    pub unsafe fn hold(&self, addr: usize, class: Class) {
-        if N == 0 || !class.is_shadowed() {
-            return;
-        }
-        // SAFETY: there are as many entries as windows in the page map, and an object lies in one of them.
-        let entry = unsafe { self.table.get_unchecked(addr >> WINDOW_SHIFT) }.load(Relaxed);
-        if !entry.is_null() {
-            // SAFETY: a window's entry and an address in it name a byte of its shadow, which lives on.
-            unsafe { &*entry.wrapping_add(addr >> SHIFT) }.store(class.index() as u8, Relaxed);
+    pub unsafe fn hold(&self, addr: usize) {
+        // SAFETY: the caller's promise.
+        if let Some(byte) = unsafe { self.byte(addr >> SHIFT) } {
+            byte.get().store(1, Relaxed);
         }
     }
 
-    /// An object is taken back: its class, if one that starts here is held, and then it is no longer.
+    /// The byte of the object at 16 times `index`, if there are any.
+    ///
+    /// # Safety
+    /// That address lies in the window.
     #[inline(always)]
-    pub fn let_go(&self, addr: usize) -> Option<Class> {
-        // The lowest bits come topmost, where they put the number out of bounds unless they are 0.
-        let index = addr.rotate_right(SHIFT);
-        let entry = self.entry(index >> (WINDOW_SHIFT - SHIFT));
-        if entry.is_null() {
-            return None;
-        }
-        // SAFETY: as in `hold`.
-        let byte = unsafe { &*entry.wrapping_add(index) };
-        let class = read(byte);
-        if class == 0 {
-            return None;
-        }
-        if !seed::on(Seed::HeldForEver) {
-            byte.store(0, Relaxed);
-        }
-        Some(Class::from_shadow(class))
+    pub unsafe fn byte(&self, index: usize) -> Option<Byte> {
+        let base = self.base();
+        (!base.is_null()).then(|| Byte(base.wrapping_add(index)))
     }
 
     /// What is known of an address. Of an object whose class is not shadowed, whatever it says means nothing.
-    #[inline]
-    pub fn look(&self, addr: usize) -> Said {
-        let entry = self.entry(addr >> WINDOW_SHIFT);
-        if entry.is_null() {
-            return Said::Nothing;
-        }
-        // SAFETY: as in `hold`.
-        match read(unsafe { &*entry.wrapping_add(addr >> SHIFT) }) {
-            0 => Said::Free,
-            _ => Said::Held,
+    ///
+    /// # Safety
+    /// `addr` lies in the window.
+    pub unsafe fn look(&self, addr: usize) -> Said {
+        // SAFETY: the caller's promise.
+        match unsafe { self.byte(addr >> SHIFT) }.map(|byte| byte.get().load(Relaxed)) {
+            None => Said::Nothing,
+            Some(0) => Said::Free,
+            Some(_) => Said::Held,
         }
     }
 
     /// Returns the memory behind the shadow of free memory: as much of it as is whole pages.
     ///
     /// # Safety
-    /// No object in these addresses is held, and none is handed out meanwhile.
+    /// The addresses lie in the window; no object in them is held, and none is handed out meanwhile.
     pub unsafe fn forget<O: Os>(&self, os: &O, addr: usize, bytes: usize) {
-        let entry = self.entry(addr >> WINDOW_SHIFT);
-        if entry.is_null() {
+        let base = self.base();
+        if base.is_null() {
             return;
         }
-        let first = entry.wrapping_add(addr >> SHIFT).addr();
+        let first = base.wrapping_add(addr >> SHIFT).addr();
         let page = os.page_size();
         let start = first.next_multiple_of(page);
         let end = (first + (bytes >> SHIFT)) & !(page - 1);
@@ -180,15 +155,34 @@ impl<const N: usize> Shadow<N> {
     }
 }
 
-/// A relaxed load. Volatile, because the compiler extends an atomic in an instruction of its own.
-#[inline(always)]
-fn read(byte: &AtomicU8) -> u8 {
-    #[cfg(spandrel_model)]
-    return byte.load(Relaxed);
-    #[cfg(not(spandrel_model))]
-    // SAFETY: a byte is read whole.
-    unsafe {
-        byte.as_ptr().read_volatile()
+/// The byte of one object: an address in a window names a byte of its shadow, which lives on. A pointer, because
+/// the compiler would look whether a reference is null.
+#[derive(Debug)]
+pub struct Byte(*mut AtomicU8);
+
+impl Byte {
+    #[inline(always)]
+    fn get(&self) -> &AtomicU8 {
+        // SAFETY: the type's promise.
+        unsafe { &*self.0 }
+    }
+
+    /// The object is taken back: whether it was held. Now it is not.
+    #[inline(always)]
+    pub fn let_go(self) -> bool {
+        // Volatile, because the compiler does not compare an atomic where it lies.
+        #[cfg(not(spandrel_model))]
+        // SAFETY: a byte is read whole.
+        let held = unsafe { self.get().as_ptr().read_volatile() };
+        #[cfg(spandrel_model)]
+        let held = self.get().load(Relaxed);
+        if held == 0 {
+            return false;
+        }
+        if !seed::on(Seed::HeldForEver) {
+            self.get().store(0, Relaxed);
+        }
+        true
     }
 }
 
@@ -201,16 +195,17 @@ impl<const N: usize> Default for Shadow<N> {
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;
+    use crate::base::classes::Class;
     use crate::base::units::HUGEPAGE;
     use crate::os::fake::Fake;
 
     /// Some window; nothing is mapped there, and nothing has to be.
     const BASE: usize = 77 * WINDOW;
 
-    fn begun(page_size: usize) -> (Fake, Box<Shadow<80>>) {
-        let (os, shadow) = (Fake::new(page_size), Box::new(Shadow::new()));
-        assert_eq!(shadow.begin(&os, BASE + 5 * HUGEPAGE), (WINDOW >> SHIFT, 0));
-        assert_eq!(shadow.begin(&os, BASE), (0, 0), "it has one");
+    fn begun(page_size: usize) -> (Fake, Shadow<1>) {
+        let (os, shadow) = (Fake::new(page_size), Shadow::new());
+        assert_eq!(shadow.begin(&os, 77), (WINDOW >> SHIFT, 0));
+        assert_eq!(shadow.begin(&os, 77), (0, 0), "it is begun");
         (os, shadow)
     }
 
@@ -218,84 +213,51 @@ mod tests {
     fn every_object_is_told_from_its_neighbours() {
         let (_, shadow) = begun(4096);
         for class in Class::all().filter(|class| class.is_shadowed()) {
-            let objects = [0, 1, 2, 3].map(|i| BASE + 3 * class.span_bytes() + i * class.size());
-            for at in objects {
-                // SAFETY: an address in the window.
-                unsafe { shadow.hold(at, class) };
-            }
-            for at in objects {
-                for inside in
-                    (at + 1..at + class.size()).step_by(if class.size() > 64 { 8 } else { 1 })
-                {
-                    assert_eq!(shadow.let_go(inside), None, "{class:?}");
+            let first = BASE + 3 * class.span_bytes();
+            // SAFETY: addresses in the window, multiples of 16.
+            unsafe {
+                (0..4).for_each(|i| shadow.hold(first + i * class.size()));
+                for at in (first..first + 4 * class.size()).step_by(16) {
+                    let start = (at - first).is_multiple_of(class.size());
+                    assert_eq!(shadow.look(at) == Said::Held, start, "{class:?}");
+                    let let_go = || shadow.byte(at >> SHIFT).unwrap().let_go();
+                    assert_eq!((let_go(), let_go()), (start, false), "{class:?}");
+                    assert_eq!(shadow.look(at), Said::Free);
                 }
-                assert_eq!(shadow.look(at), Said::Held);
-                assert_eq!(shadow.let_go(at), Some(class));
-                assert_eq!((shadow.look(at), shadow.let_go(at)), (Said::Free, None));
             }
         }
-    }
-
-    #[test]
-    fn classes_without_bytes_leave_those_of_others_alone() {
-        let (_, shadow) = begun(4096);
-        let class = Class::from_index(1);
-        for other in Class::all().filter(|class| !class.is_shadowed()) {
-            for at in [BASE, BASE + 8] {
-                // SAFETY: addresses in the window.
-                unsafe {
-                    shadow.hold(BASE, class);
-                    shadow.hold(at, other);
-                }
-                assert_eq!(shadow.let_go(BASE), Some(class));
-            }
-        }
-    }
-
-    #[test]
-    fn addresses_of_no_window_are_unknown() {
-        let (_, shadow) = begun(4096);
-        for addr in
-            [0, 16, BASE - 16, BASE + WINDOW, 80 * WINDOW, usize::MAX, 1 << 63, BASE | 1 << 60]
-        {
-            assert_eq!(
-                (shadow.look(addr), shadow.let_go(addr)),
-                (Said::Nothing, None),
-                "{addr:#x}"
-            );
-        }
-        assert_eq!(Shadow::<0>::new().let_go(BASE), None);
     }
 
     #[test]
     fn a_refusal_leaves_a_window_without() {
-        let (os, shadow) = (Fake::new(4096), Box::new(Shadow::<80>::new()));
+        let (os, shadow) = (Fake::new(4096), Shadow::<1>::new());
         os.fail(0, 1);
-        assert_eq!(shadow.begin(&os, BASE), (0, 0));
+        assert_eq!(shadow.begin(&os, 77), (0, 0));
         // SAFETY: an address in the window.
-        unsafe { shadow.hold(BASE, Class::from_index(1)) };
-        assert_eq!((shadow.look(BASE), shadow.let_go(BASE)), (Said::Nothing, None));
-        assert_eq!(shadow.begin(&os, BASE), (WINDOW >> SHIFT, 0));
+        unsafe {
+            shadow.hold(BASE);
+            assert_eq!(shadow.look(BASE), Said::Nothing);
+        }
+        assert_eq!(shadow.begin(&os, 77), (WINDOW >> SHIFT, 0));
+        assert_eq!(Shadow::<0>::new().begin(&os, 77), (0, 0));
     }
 
     #[test]
     fn what_is_forgotten_is_whole_pages_and_no_more() {
         for page_size in [4 << 10, 16 << 10, 64 << 10] {
             let (os, shadow) = begun(page_size);
-            let (class, held) = (Class::from_index(1), [BASE + HUGEPAGE - 16, BASE + 2 * HUGEPAGE]);
-            for at in held {
-                // SAFETY: an address in the window.
-                unsafe { shadow.hold(at, class) };
-            }
+            let held = [BASE + HUGEPAGE - 16, BASE + 2 * HUGEPAGE];
             let purges = os.counts().purges;
-            // SAFETY: nothing between the two is held.
-            unsafe { shadow.forget(&os, BASE + HUGEPAGE, HUGEPAGE) };
-            assert_eq!(os.counts().purges, purges + 1);
-            // Less than a page of the shadow.
-            // SAFETY: as above.
-            unsafe { shadow.forget(&os, BASE + HUGEPAGE + 64, page_size << SHIFT) };
-            assert_eq!(os.counts().purges, purges + 1);
-            assert!(held.iter().all(|&at| shadow.let_go(at) == Some(class)));
+            // SAFETY: addresses in the window; nothing between the two is held.
+            unsafe {
+                held.iter().for_each(|&at| shadow.hold(at));
+                shadow.forget(&os, BASE + HUGEPAGE, HUGEPAGE);
+                assert_eq!(os.counts().purges, purges + 1);
+                // Less than a page of the shadow.
+                shadow.forget(&os, BASE + HUGEPAGE + 64, page_size << SHIFT);
+                assert_eq!(os.counts().purges, purges + 1);
+                assert!(held.iter().all(|&at| shadow.look(at) == Said::Held));
+            }
         }
     }
 }
