@@ -21,6 +21,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${CARGO_TARGET_DIR:-$PWD/target}/long
 mkdir -p "$out"
+# Minutes for one case or test before it counts as hung: nobody else may be kept from work here.
+export SPANDREL_PATIENCE=60
 
 targets() { sed -n 's:^path = "fuzz_targets/\(.*\)\.rs"$:\1:p' fuzz/Cargo.toml; }
 
@@ -82,7 +84,7 @@ run_soak() {
 # addresses that recent kernels use.
 run_tsan() {
     local triple=x86_64-unknown-linux-gnu
-    CARGO_TARGET_DIR=$out/tsan RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+    CARGO_TARGET_DIR=$out/tsan RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" SPANDREL_SEVERAL=1 \
         low setarch -R cargo +nightly test --quiet -Zbuild-std --target $triple --release -p fuzz \
         --test seeded -- caches transfer spans pages
 }

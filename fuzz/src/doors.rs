@@ -5,9 +5,11 @@
 
 use crate::shadow::{self, Shadow};
 use crate::size::Size;
+use crate::watching::{self, Look, Modes, Switch, Watcher};
 use arbitrary::{Arbitrary, Unstructured};
-use spandrel::Spandrel;
 use spandrel::front::c;
+use spandrel::watch::guard;
+use spandrel::{Check, Spandrel};
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, PoisonError};
@@ -27,6 +29,14 @@ pub enum Op {
     Purge,
     Flush,
     Stats,
+}
+
+/// A step with what observes it.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Do(Op),
+    Switch(Switch),
+    Look(Look),
 }
 
 const MOST_BYTES: usize = 1 << 30;
@@ -49,7 +59,7 @@ pub struct Block {
 unsafe impl Send for Block {}
 
 /// What a door does.
-pub trait Door: Sync {
+pub trait Door: Modes + Sync {
     /// Whether resizing keeps the alignment asked for; C's `realloc` promises no more than `malloc`.
     const KEEPS_ALIGNMENT: bool;
 
@@ -74,6 +84,8 @@ pub trait Door: Sync {
 
 /// `GlobalAlloc`.
 pub struct Rust;
+
+impl Modes for Rust {}
 
 impl Door for Rust {
     const KEEPS_ALIGNMENT: bool = true;
@@ -105,6 +117,18 @@ impl Door for Rust {
 
 /// malloc and its family.
 pub struct C;
+
+impl Modes for C {
+    fn check(&self, to: Check) {
+        // SAFETY: no conditions.
+        assert_eq!(unsafe { c::spandrel_check(to as c_int) }, 0);
+    }
+
+    fn guard(&self, every: u32) {
+        // SAFETY: no conditions.
+        assert_eq!(unsafe { c::spandrel_guard(every) }, 0);
+    }
+}
 
 /// A value of errno that no call sets.
 const UNTOUCHED: c_int = 9999;
@@ -149,6 +173,8 @@ impl Door for C {
         let wanted = if at.is_null() { libc::ENOMEM } else { UNTOUCHED };
         assert_eq!(*errno(), wanted, "errno after {layout:?}, {how}");
         if !at.is_null() {
+            // pvalloc's blocks are whole pages.
+            let size = if how % 10 == 6 { size.max(1).next_multiple_of(page) } else { size };
             *layout = Layout::from_size_align(size, promised).expect("there is such a block");
         }
         (at.cast(), zero)
@@ -198,10 +224,19 @@ struct Actor<'a, D> {
     held: Vec<Block>,
     bytes: usize,
     made: u64,
+    watcher: Watcher,
 }
 
 impl<D: Door> Actor<'_, D> {
-    fn step(&mut self, op: Op, alone: bool) {
+    fn step(&mut self, step: Step, alone: bool) {
+        match step {
+            Step::Do(op) => self.act(op, alone),
+            Step::Switch(switch) => self.watcher.switch(self.door, switch),
+            Step::Look(look) => self.watcher.look(look, self.bytes, alone),
+        }
+    }
+
+    fn act(&mut self, op: Op, alone: bool) {
         crate::trace_step(&op);
         let full = self.bytes > MOST_BYTES || self.held.len() > MOST_BLOCKS;
         match op {
@@ -264,7 +299,10 @@ impl<D: Door> Actor<'_, D> {
             Op::Flush => spandrel::flush_current_thread(),
             Op::Stats if alone => {
                 let stats = books();
-                assert!(stats.live >= self.bytes, "{} bytes are held: {stats}", self.bytes);
+                // Guarded blocks are not the heap's.
+                let heap = self.held.iter().filter(|block| !guard::holds(block.at.addr()));
+                let bytes: usize = heap.map(|block| block.usable).sum();
+                assert!(stats.live >= bytes, "{bytes} bytes are held: {stats}");
             }
             _ => {}
         }
@@ -378,8 +416,22 @@ impl Block {
 /// Steps for up to four threads.
 #[derive(Debug, Default)]
 pub struct Case {
-    steps: [Vec<Op>; MOST_THREADS],
+    steps: [Vec<Step>; MOST_THREADS],
     threads: usize,
+}
+
+/// The bit of a case's first byte that says whether its modes change. Without it the bytes say the same as before there
+/// were modes here.
+const WATCHED: u8 = 0x10;
+
+impl Step {
+    fn decode(bytes: &mut Unstructured, watched: bool) -> arbitrary::Result<Self> {
+        match if watched { u8::arbitrary(bytes)? } else { u8::MAX } {
+            0..16 => Switch::arbitrary(bytes).map(Self::Switch),
+            16..20 => Look::arbitrary(bytes).map(Self::Look),
+            _ => Op::arbitrary(bytes).map(Self::Do),
+        }
+    }
 }
 
 impl Case {
@@ -391,9 +443,9 @@ impl Case {
         case.threads = [1, 1, 2, MOST_THREADS][head as usize & 3];
         while !bytes.is_empty()
             && let Ok(who) = if case.threads == 1 { Ok(0) } else { u8::arbitrary(&mut bytes) }
-            && let Ok(op) = Op::arbitrary(&mut bytes)
+            && let Ok(step) = Step::decode(&mut bytes, head & WATCHED != 0)
         {
-            case.steps[who as usize % case.threads].push(op);
+            case.steps[who as usize % case.threads].push(step);
         }
         case
     }
@@ -409,10 +461,11 @@ impl Case {
             held: Vec::new(),
             bytes: 0,
             made: 0,
+            watcher: Watcher::default(),
         };
-        let work = |steps: &[Op], alone| {
+        let work = |steps: &[Step], alone| {
             let mut actor = actor();
-            steps.iter().for_each(|&op| actor.step(op, alone));
+            steps.iter().for_each(|&step| actor.step(step, alone));
             actor.held.iter().for_each(Block::check);
             actor.free_all();
         };
@@ -430,6 +483,8 @@ impl Case {
         last.held.append(&mut passed.lock().unwrap_or_else(PoisonError::into_inner));
         last.bytes = last.held.iter().map(|block| block.usable).sum();
         last.free_all();
+        // What threads have freed while another one switched off is kept back still.
+        watching::all_off(door);
     }
 }
 

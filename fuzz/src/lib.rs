@@ -4,12 +4,14 @@
 //! alignment, a byte that changed or is not zero, a size that is less than was asked for. Two *doors*
 //! ([`rust_door`], [`c_door`]) are the allocator as programs call it, on the real system; four *floors*
 //! ([`caches`], [`transfer`], [`spans`], [`pages`]) are each a building of its own on a system that fails
-//! when the bytes say so ([`system::System`]). At the end of every case everything is given back, the
+//! when the bytes say so ([`system::System`]). On half of the doors' cases observed modes are switched on, off
+//! and read in between. At the end of every case everything is given back, the
 //! books of all floors must balance, and what was refused before must be served again.
 //!
 //! A case with one thread is a function of its bytes alone (the doors', of those and of what the process
 //! did before). One with more is that up to how they interleave.
 
+pub mod deadline;
 pub mod doors;
 pub mod floors;
 #[path = "../../cli/src/map/file.rs"]
@@ -25,6 +27,7 @@ pub mod size;
 pub mod system;
 #[allow(dead_code, missing_docs)]
 mod trace;
+mod watching;
 
 pub use options::options;
 pub use readers::readers;

@@ -6,6 +6,7 @@
 #[allow(dead_code)]
 mod rng;
 
+use fuzz::deadline::{Running, running};
 use fuzz::doors::books;
 use fuzz::floors::{Building, Entry, Hand, Op};
 use rng::Rng;
@@ -18,9 +19,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const MIB: usize = 1 << 20;
 
 /// The heap of the process is one.
-fn alone() -> MutexGuard<'static, ()> {
+fn alone() -> (Running, MutexGuard<'static, ()>) {
     static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (running(std::thread::current().name().unwrap_or("a test")), one)
 }
 
 #[track_caller]

@@ -2,6 +2,7 @@
 //! limits. After each: what is held is intact, what was refused is served when the system is well again,
 //! and the books balance.
 
+use fuzz::deadline::running;
 use fuzz::floors::{Building, Entry, Hand, Op};
 use fuzz::size::Size::{self, Granules, Hugepages, Mapping, Power};
 use fuzz::system::{KINDS, Kind};
@@ -57,6 +58,7 @@ const WORK: &[Op] = &[
 /// its calls failed.
 #[track_caller]
 fn survive(page_size: usize, small: bool, what: &str, ail: impl Fn(&Building)) -> u64 {
+    let _running = running(what);
     let building = Building::new(Entry::Caches, page_size);
     let mut hand = Hand::new(&building);
     if small {

@@ -2,11 +2,14 @@
 //!
 //! `SPANDREL_SEED=n` replays a run (up to the interleaving of cases with several threads),
 //! `SPANDREL_FACTOR=n` makes it longer, `SPANDREL_CASES=n` is the number of cases itself, without the stored ones.
+//! With `SPANDREL_SEVERAL` set all cases that can have several threads have them, by default one in six. The case that
+//! was under way when a run died lies in `target/tmp`, `case-` and its target's name.
 
 #[path = "../../tests/common/rng.rs"]
 #[allow(dead_code)]
 mod rng;
 
+use fuzz::deadline::running;
 use fuzz::{TARGETS, Target};
 use rng::Rng;
 use std::path::{Path, PathBuf};
@@ -40,21 +43,30 @@ fn run(name: &str) {
     for folder in ["regressions", "corpus"].into_iter().filter(|_| cases.is_none()) {
         for file in files(folder, name) {
             println!("{}", file.display());
+            let _running = running(file.display().to_string());
             target(&std::fs::read(&file).expect("readable"));
         }
     }
     let seed = rng::seed();
     let mut rng = Rng::new(seed);
+    let under_way = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("case-{name}"));
     for case in 0..cases.unwrap_or(CASES * rng::factor()) {
         let length = rng.size(4096);
         let mut data: Vec<u8> = (0..length).map(|_| rng.next() as u8).collect();
-        // Cases of the first kind decode to one thread; every third is left to chance.
-        if case % 3 != 0 {
-            data[0] &= !0x0e;
+        // The bit of the first byte that means several threads; every third case is left to chance.
+        let several = if name.ends_with("door") { 0x02 } else { 0x08 };
+        if std::env::var_os("SPANDREL_SEVERAL").is_some() {
+            data[0] |= several;
+        } else if case % 3 != 0 {
+            data[0] &= !several;
         }
-        println!("SPANDREL_SEED={seed}, {name}, case {case}, {length} bytes");
+        let what = format!("SPANDREL_SEED={seed}, {name}, case {case}, {length} bytes");
+        println!("{what}");
+        std::fs::write(&under_way, &data).expect("the folder can be written to");
+        let _running = running(what);
         target(&data);
     }
+    let _ = std::fs::remove_file(under_way);
 }
 
 macro_rules! targets {

@@ -7,6 +7,7 @@
 //! access there is.
 #![cfg(spandrel_steps)]
 
+use fuzz::deadline::running;
 use fuzz::floors::{Building, Entry, Hand, Op};
 use fuzz::system::Kind;
 use spandrel::Spandrel;
@@ -95,6 +96,7 @@ fn run(
     victim: impl FnOnce() + Send,
     worker: impl Fn(usize) + Sync,
 ) -> End {
+    let _running = running(format!("stopped before access {at}"));
     let (teller, news): (_, Receiver<News>) = channel();
     *NEWS.lock().unwrap_or_else(PoisonError::into_inner) = Some(teller);
     DONE.store(0, SeqCst);

@@ -57,7 +57,7 @@ pub fn alloc(size: usize) -> *mut u8 {
 pub fn alloc_slow(size: usize) -> *mut u8 {
     match Class::of_c(size) {
         Some(class) => take_slow(observed::c_layout(size), class),
-        None => take_large(size, 1),
+        None => take_large(size, C_ALIGN),
     }
 }
 
@@ -65,7 +65,7 @@ pub fn alloc_slow(size: usize) -> *mut u8 {
 #[inline(always)]
 pub fn alloc_zeroed(size: usize) -> *mut u8 {
     if Class::of_c(size).is_none() {
-        return take_large_zeroed(size, 1);
+        return take_large_zeroed(size, C_ALIGN);
     }
     let at = alloc(size);
     if !at.is_null() {
@@ -179,7 +179,7 @@ pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
             held::freed_again(block, Some((size, align)));
         }
         // SAFETY: the caller's promise.
-        return unsafe { observed::give(block, Some((size, align))) };
+        return unsafe { observed::give_said(block, size, align) };
     }
     // SAFETY: the caller's promise.
     unsafe { free(at) }

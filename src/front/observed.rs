@@ -76,6 +76,21 @@ pub unsafe fn give(at: NonNull<u8>, layout: Option<(usize, usize)>) {
     }
 }
 
+/// As [`give`] for C, which may say size and alignment (0: only the size). They are for who watches: the block
+/// may be longer than it was asked to be, as after `realloc`.
+///
+/// # Safety
+/// The caller gives the block up.
+#[cold]
+#[inline(never)]
+pub unsafe fn give_said(at: NonNull<u8>, size: usize, align: usize) {
+    let _ = held::comes_back(at.as_ptr());
+    if watch::dying(at, Some((size, align))) == Fate::Free {
+        // SAFETY: the caller's promise.
+        unsafe { release(at, None) }
+    }
+}
+
 /// Takes back a block that nobody who watches keeps.
 ///
 /// # Safety
@@ -110,8 +125,6 @@ pub unsafe fn release_known(at: NonNull<u8>, odd: bool) {
 unsafe fn release_as(at: NonNull<u8>, layout: Option<(usize, usize)>) {
     let addr = at.addr().get();
     let Some(block) = bare::block_at(addr) else { pages().not_a_block(addr) };
-    // Of an alignment of 0 nothing is known: C has said the size.
-    let layout = layout.filter(|&(_, align)| align != 0);
     if let Some((size, align)) = layout {
         let fits = match (&block, Class::of(size, align)) {
             (Block::Object(class), its) => its == Some(*class),
