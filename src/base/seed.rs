@@ -59,6 +59,12 @@ pub enum Seed {
     OfferEarly,
     /// M5: a cache is adopted without acquiring what its last owner wrote.
     AdoptRelaxed,
+    /// M15: a cache is taken over from a dead thread without acquiring what that one wrote.
+    GoneUnfenced,
+    /// M15: a dead thread's cache is taken over by a store where a compare-and-swap must decide.
+    GoneByStore,
+    /// M15: a cache that is offered still names the thread that had it.
+    OwnerLeft,
     /// M5: a report believes the two ends of a bin that it read one after the other.
     TornReport,
     /// M6: a window is published before it is complete.

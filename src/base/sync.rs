@@ -107,6 +107,16 @@ pub fn light_fence() {
     }
 }
 
+/// Orders what the caller does next after all that came before the store whose value it has just read, whoever
+/// read it: the system may have, for it.
+#[inline]
+pub fn acquire_fence() {
+    #[cfg(not(spandrel_loom))]
+    core::sync::atomic::fence(Ordering::Acquire);
+    #[cfg(spandrel_loom)]
+    loom::sync::atomic::fence(Ordering::Acquire);
+}
+
 /// A sum for reports, invisible to the checkers: it orders nothing and adds no interleavings.
 #[derive(Debug, Default)]
 pub struct Tally(core::sync::atomic::AtomicU64);

@@ -20,9 +20,9 @@ mod tls;
 use crate::base::classes::{CLASSES, Class};
 use crate::base::death;
 use crate::base::seed::{self, Seed};
-use crate::base::sync::Ordering::{Acquire, Relaxed};
+use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::unseen::AtomicU64;
-use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell};
+use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell, acquire_fence};
 use crate::os::{Os, Zeroed, metadata_bytes};
 use crate::span::Objects;
 use bin::Bin;
@@ -347,11 +347,20 @@ impl<B: Objects> Caches<B> {
             let owner = cache.thread.load(Relaxed);
             if owner != 0
                 && cache.process() == process
-                // It orders what that thread did before what follows.
                 && self.below.os().is_gone(owner)
                 // One of all who find it so takes over.
-                && cache.thread.compare_exchange(owner, thread, Acquire, Relaxed).is_ok()
+                && if seed::on(Seed::GoneByStore) {
+                    cache.thread.store(thread, Relaxed);
+                    true
+                } else {
+                    cache.thread.compare_exchange(owner, thread, Relaxed, Relaxed).is_ok()
+                }
             {
+                // What that thread did comes before what follows. Its store of the number is older than that, so the
+                // exchange acquires nothing.
+                if !seed::on(Seed::GoneUnfenced) {
+                    acquire_fence();
+                }
                 // SAFETY: its thread is gone for good.
                 unsafe { self.clear_out(cache) };
                 return Some(cache);

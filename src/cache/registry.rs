@@ -2,7 +2,8 @@
 //!
 //! # Orderings
 //! A retiring thread releases its cache through `process`, an adopting one acquires it (model M5). The
-//! list is only ever added to, so a report may walk it at any time.
+//! list is only ever added to, so a report may walk it at any time. A dead thread's cache is taken over through
+//! `thread` (model M15).
 
 use super::ThreadCache;
 use crate::base::seed::{self, Seed};
@@ -88,6 +89,11 @@ impl Registry {
 
     /// Offers a cache that its thread has emptied and will not touch again.
     pub(super) fn offer(&self, cache: &ThreadCache) {
+        // Its number stands for nobody any more: who adopts the cache is told from a dead thread until it has
+        // put its own there.
+        if !seed::on(Seed::OwnerLeft) {
+            cache.thread.store(0, Relaxed);
+        }
         // First the count, then the flag: the count never falls below zero.
         self.idle.fetch_add(1, Relaxed);
         cache.process.store(IDLE, Release);

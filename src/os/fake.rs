@@ -206,7 +206,7 @@ mod modelled {
     use core::ptr::NonNull;
     use std::any::Any;
     use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed, Ordering::Release};
 
     /// Bytes that one checked cell stands for.
     const CELL: usize = 8;
@@ -225,6 +225,10 @@ mod modelled {
         /// Cells in somebody's hands, so that a checker without race detection sees a second pair.
         held: Vec<AtomicBool>,
         kept: Mutex<Vec<Box<dyn Any>>>,
+        /// What threads that ask for their number are told.
+        thread: AtomicUsize,
+        /// The thread that has ended; what the kernel knows of it, so the checker sees it.
+        gone: AtomicU32,
     }
 
     // SAFETY: the cells are checked by the model, the rest is atomic or locked.
@@ -244,7 +248,19 @@ mod modelled {
                 cells: (0..WINDOWS * WINDOW / CELL).map(|_| UnsafeCell::new(0)).collect(),
                 held: (0..WINDOWS * WINDOW / CELL).map(|_| AtomicBool::new(false)).collect(),
                 kept: Mutex::new(Vec::new()),
+                thread: AtomicUsize::new(0),
+                gone: AtomicU32::new(0),
             }
+        }
+
+        /// Who asks for its number is thread number `thread` from now on; 0, as in the beginning, is none.
+        pub fn be(&self, thread: u32) {
+            self.thread.store(thread as usize, Relaxed);
+        }
+
+        /// Thread number `thread` has ended, after all that it did.
+        pub fn bury(&self, thread: u32) {
+            self.gone.store(thread, Release);
         }
 
         /// Uses `bytes` of memory at `addr` as their holder may: a race if anyone else does so at
@@ -371,11 +387,11 @@ mod modelled {
         }
 
         fn thread(&self) -> u32 {
-            0
+            self.thread.load(Relaxed) as u32
         }
 
-        fn is_gone(&self, _: u32) -> bool {
-            false
+        fn is_gone(&self, thread: u32) -> bool {
+            self.gone.load(Relaxed) == thread
         }
 
         fn barrier(&self) -> bool {

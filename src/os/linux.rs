@@ -6,7 +6,6 @@ use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
 use crate::base::units::HUGEPAGE;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::fence;
 use libc::c_void;
 
 /// Since Linux 6.1; the C library's headers may be older.
@@ -416,11 +415,7 @@ impl Os for Linux {
             let there = libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) == 0;
             let gone = !there && *errno == libc::ESRCH;
             *errno = saved;
-            if gone {
-                // The kernel took the thread's number away after its last store; what this thread reads from
-                // here on comes after the call that found it so.
-                fence(Acquire);
-            }
+            // The kernel took the thread's number away after its last store.
             gone
         }
     }

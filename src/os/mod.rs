@@ -137,8 +137,8 @@ pub trait Os: Sync {
     /// The system's number of the running thread; 0 where it cannot be told.
     fn thread(&self) -> u32;
 
-    /// Whether a thread of this process with that number has ended, for good and all of it. Whoever is told
-    /// so sees all that it did.
+    /// Whether a thread of this process with that number has ended, for good and all of it. Its last
+    /// store comes before: who is told so, and acquires, sees all that it did.
     fn is_gone(&self, thread: u32) -> bool;
 
     /// Has every running thread of this process pass a full memory barrier between the call and the
