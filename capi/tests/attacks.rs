@@ -45,7 +45,7 @@ impl End {
 }
 
 /// Every attack, and what becomes of it here.
-const ATTACKS: [(&str, End); 21] = [
+const ATTACKS: [(&str, End); 22] = [
     ("control", Held),
     ("poison_link", Held),
     ("poison_masked_link", Held),
@@ -60,6 +60,7 @@ const ATTACKS: [(&str, End); 21] = [
     ("realloc_after_free", Stopped),
     ("forge_size", Held),
     ("overflow_into_size", Held),
+    ("overflow_into_metadata", Held),
     ("house_of_spirit", Stopped),
     ("house_of_force", Held),
     ("house_of_einherjar", Held),

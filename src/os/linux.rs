@@ -1,6 +1,6 @@
 //! Linux: mmap, munmap, mremap, madvise, a pthread key, the coarse clock.
 
-use super::{Move, Os, OsCounts, Resize, cgroup};
+use super::{Move, Os, OsCounts, Resize, Zeroed, cgroup, metadata_bytes};
 use crate::base::quiet::quietly;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed};
 use crate::base::sync::{AtomicU32, AtomicU64, AtomicUsize};
@@ -145,18 +145,40 @@ pub fn aside(bytes: usize) -> Option<NonNull<u8>> {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; an int that only this thread touches.
     let saved = unsafe { *errno };
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing.
-    let at = unsafe { libc::mmap(ptr::null_mut(), bytes, protection, flags, -1, 0) };
-    let mapped = (at != libc::MAP_FAILED).then(|| {
+    let mapped = apart(bytes, page_size()).inspect(|at| {
         // SAFETY: mapped above.
-        unsafe { libc::madvise(at, bytes, libc::MADV_NOHUGEPAGE) };
-        at.cast()
+        unsafe { libc::madvise(at.as_ptr().cast(), bytes, libc::MADV_NOHUGEPAGE) };
     });
     // SAFETY: as above.
     unsafe { *errno = saved };
-    NonNull::new(mapped?)
+    mapped
+}
+
+/// Maps `bytes` with a closed page at each end: what runs past the end of a mapping beside it does not get there.
+fn apart(bytes: usize, page: usize) -> Option<NonNull<u8>> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    let all = bytes.checked_add(2 * page)?;
+    // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing.
+    let at = unsafe { libc::mmap(ptr::null_mut(), all, libc::PROT_NONE, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: mapped above, and that long.
+    let inside = unsafe { at.byte_add(page) };
+    // SAFETY: as above; nobody knows of it yet.
+    unsafe {
+        if libc::mprotect(inside, bytes, libc::PROT_READ | libc::PROT_WRITE) != 0 {
+            libc::munmap(at, all);
+            return None;
+        }
+    }
+    inside.expose_provenance();
+    NonNull::new(inside.cast())
+}
+
+fn page_size() -> usize {
+    // SAFETY: sysconf reads a constant of the running kernel.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 /// Takes such a mapping back.
@@ -165,7 +187,10 @@ pub fn aside(bytes: usize) -> Option<NonNull<u8>> {
 /// It came from [`aside`] with this length, and nobody uses it any more.
 pub unsafe fn drop_aside(at: NonNull<u8>, bytes: usize) {
     // SAFETY: the caller's promise. It cannot fail: the whole mapping goes.
-    unsafe { libc::munmap(at.as_ptr().cast(), bytes) };
+    unsafe {
+        let page = page_size();
+        libc::munmap(at.as_ptr().byte_sub(page).cast(), bytes + 2 * page);
+    }
 }
 
 /// Opens whole pages to reading and writing, or closes them to both. Leaves `errno` as it was.
@@ -256,9 +281,7 @@ impl Os for Linux {
         if known != 0 {
             return known;
         }
-        // SAFETY: sysconf reads a constant of the running kernel.
-        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let size = usize::try_from(size).unwrap_or(4096);
+        let size = page_size();
         self.page_size.store(size, Relaxed);
         size
     }
@@ -279,6 +302,17 @@ impl Os for Linux {
         self.trim(at, aligned - at);
         self.trim(aligned + bytes, at + room - (aligned + bytes));
         NonNull::new(ptr::with_exposed_provenance_mut(aligned))
+    }
+
+    /// With a closed page at each end, which are no memory and not counted. One that is unmapped again, because
+    /// another was published first, leaves those two behind.
+    #[cfg(not(spandrel_model))]
+    fn metadata<T: Zeroed>(&self) -> Option<NonNull<T>> {
+        let page = self.page_size();
+        let bytes = metadata_bytes::<T>(page);
+        let at = self.call(&self.maps, || apart(bytes, page))?;
+        self.mapped.fetch_add(bytes, Relaxed);
+        Some(at.cast())
     }
 
     unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool {

@@ -8,6 +8,8 @@
 // After how2heap (shellphish) and the papers it cites; what an attack has to know of the allocator (where a
 // free list's link lies, how glibc masks it) it is told.
 #include "check.h"
+#include <fcntl.h>
+#include <sys/mman.h>
 
 enum { HELD = 0, OVERLAP = 10, PLACED = 11, WRITTEN = 12 };
 
@@ -222,6 +224,62 @@ static int overflow_into_size(void) {
     return judge(0x98, 20);
 }
 
+// An overflow that never ends, in both directions, of blocks of every kind: all memory that can be reached from
+// them without a gap, but for blocks in use. What is not resident holds nothing that could be bent.
+static int overflow_into_metadata(void) {
+    static const size_t sizes[] = {40, 5000, 50000, 4 << 20, 130 << 20, 140 << 20, 40, 131 << 20, 5000};
+    enum { BLOCKS = sizeof sizes / sizeof *sizes, MAPPINGS = 400, PAGE = 4096 };
+    static struct { char *from, *to; } mapping[MAPPINGS];
+    static char line[512];
+    static unsigned char resident[(size_t)2 << 30 >> 12];
+    int mappings = 0, file;
+    for (int i = 0; i < BLOCKS; i++)
+        memset(keep(sizes[i]), 1, 40);
+    // Without stdio, which would allocate.
+    CHECK((file = open("/proc/self/maps", O_RDONLY)) >= 0);
+    for (size_t length = 0; read(file, line + length, 1) == 1 && mappings < MAPPINGS;)
+        if (line[length++] == '\n' || length == sizeof line - 1) {
+            char *end;
+            line[length] = 0, length = 0;
+            char *from = (char *)strtoul(line, &end, 16), *to = (char *)strtoul(end + 1, &end, 16);
+            // Memory of no file, or the heap of old.
+            if (end[1] == 'r' && end[2] == 'w' && (!strchr(line, '/') && !strstr(line, "[stack")))
+                mapping[mappings].from = from, mapping[mappings++].to = to;
+        }
+    close(file);
+    for (int i = 0; i < BLOCKS; i++) {
+        char *from = held[i], *to = held[i] + held_size[i];
+        for (int again = 1; again--;)
+            for (int m = 0; m < mappings; m++)
+                if (mapping[m].from <= to && mapping[m].to >= from &&
+                    (mapping[m].from < from || mapping[m].to > to)) {
+                    from = mapping[m].from < from ? mapping[m].from : from;
+                    to = mapping[m].to > to ? mapping[m].to : to;
+                    again = 1;
+                }
+        from = (char *)((size_t)from & ~(size_t)(PAGE - 1));
+        if ((size_t)(to - from) / PAGE > sizeof resident || mincore(from, (size_t)(to - from), resident) != 0)
+            continue;
+        for (char *page = from; page < to; page += PAGE)
+            for (char *p = page; resident[(page - from) / PAGE] & 1 && p < page + PAGE; p += 8) {
+                int used = 0;
+                for (int j = 0; j < BLOCKS; j++)
+                    used |= p + 8 > held[j] && p < held[j] + held_size[j];
+                if (!used)
+                    *(size_t **)hide(p) = target();
+            }
+    }
+    for (int i = 0; i < 20; i++) {
+        keep(sizes[i % BLOCKS]);
+        int gained = look();
+        if (gained)
+            return gained;
+    }
+    for (int i = 0; i < count; i++)
+        free(hide(held[i])), held[i] = NULL;
+    return judge(40, 300);
+}
+
 // ---- houses ----
 
 // A block that never was one, with a forged size in front.
@@ -384,6 +442,7 @@ int main(int argc, char **argv) {
     ATTACK(realloc_after_free)
     ATTACK(forge_size)
     ATTACK(overflow_into_size)
+    ATTACK(overflow_into_metadata)
     ATTACK(house_of_spirit)
     ATTACK(house_of_force)
     ATTACK(house_of_einherjar)

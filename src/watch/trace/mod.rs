@@ -166,7 +166,10 @@ mod running {
         (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
     }
 
-    /// Makes this process a file. Without one, a session without a head: it is not tried again.
+    /// Makes this process a file. Without one, a session without a head: it is not tried again. Its frame is large, and
+    /// no other call's.
+    #[cold]
+    #[inline(never)]
     fn new_session(process: u32) -> Option<&'static Session> {
         let room = map::<Session>(size_of::<Session>())?;
         let unit = SYSTEM.page_size().max(format::UNIT);

@@ -1,4 +1,5 @@
-// fork while 16 threads allocate: the child allocates at once and gets back what the others had.
+// fork while 16 threads allocate: the child allocates at once, finds what the others had as they wrote it, and gets
+// it back.
 #include "../check.h"
 #include <pthread.h>
 #include <sys/wait.h>
@@ -8,10 +9,27 @@ enum { THREADS = 16, KEEP = 500, MOST = 2000, ENOUGH = 1 << 20 };
 
 // What a thread of the parent holds, so that the child can free it: at most one more is in flight.
 struct hand {
-    void *volatile held[KEEP];
+    unsigned char *volatile held[KEEP];
+    volatile size_t size[KEEP];
 } hands[THREADS];
 static volatile int stop, go;
 static size_t before;
+
+static unsigned char mark(const unsigned char *block, size_t at) {
+    return (unsigned char)(((uintptr_t)block >> 3) * 31 + at * 7 + 1);
+}
+
+// What the fork finds of a thread is what it did up to some point, in order: a block that is held is filled.
+static void fill(unsigned char *block, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        block[i] = mark(block, i);
+    __atomic_thread_fence(__ATOMIC_RELEASE);
+}
+
+static void check(const unsigned char *block, size_t size) {
+    for (size_t i = 0; i < size; i++)
+        CHECK(block[i] == mark(block, i));
+}
 
 static void *work(void *arg) {
     struct hand *hand = arg;
@@ -20,11 +38,17 @@ static void *work(void *arg) {
         usleep(100);
     while (!stop) {
         int at = rand_r(&seed) % KEEP;
-        void *old = hand->held[at];
+        unsigned char *old = hand->held[at];
         hand->held[at] = NULL;
+        if (old)
+            check(old, hand->size[at]);
         free(old);
         size_t size = 1 + (size_t)rand_r(&seed) % MOST;
-        hand->held[at] = malloc(size);
+        unsigned char *new = malloc(size);
+        CHECK(new != NULL);
+        fill(new, size);
+        hand->size[at] = size;
+        hand->held[at] = new;
     }
     return NULL;
 }
@@ -41,8 +65,11 @@ static void child(void) {
     // What sixteen threads had in their caches is not in anybody's any more.
     CHECK(cached < ENOUGH || mallinfo2().fsmblks < cached / 2);
     for (int t = 0; t < THREADS; t++)
-        for (int i = 0; i < KEEP; i++)
+        for (int i = 0; i < KEEP; i++) {
+            if (hands[t].held[i])
+                check(hands[t].held[i], hands[t].size[i]);
             free(hands[t].held[i]);
+        }
     // Spandrel's mallinfo2 counts exactly what the program holds; glibc's does not know of other arenas.
     if (nallocx) {
         // An object that was between two instructions of the program, one between two of the
