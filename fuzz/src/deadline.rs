@@ -1,5 +1,6 @@
 //! A hang ends the process and says where, instead of stopping whoever runs the tests for ever.
 
+use std::io::Write;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,10 +55,12 @@ fn watch(patience: Duration) -> ! {
         thread::sleep(patience.min(Duration::from_secs(1)));
         let all = going_on();
         if all.0.iter().any(|thing| thing.since.elapsed() > patience) {
+            // Past libtest's capture, which would keep it.
+            let mut out = std::io::stderr();
             for Thing { what, since, .. } in &all.0 {
-                eprintln!("for {:.0} s: {what}", since.elapsed().as_secs_f64());
+                let _ = writeln!(out, "for {:.0} s: {what}", since.elapsed().as_secs_f64());
             }
-            eprintln!("that is a hang: it may take {:.0} s", patience.as_secs_f64());
+            let _ = writeln!(out, "that is a hang: it may take {:.0} s", patience.as_secs_f64());
             std::process::abort();
         }
     }
