@@ -32,7 +32,7 @@ run_fuzz() {
     local minutes=${1:-60} turn=120 failed="" end target log=$out/fuzz.log build chosen=("${@:2}")
     [ ${#chosen[@]} -gt 0 ] || mapfile -t chosen < <(targets)
     end=$((SECONDS + minutes * 60))
-    build=(cargo +nightly fuzz build -s none -a --features libfuzzer --target-dir "$out/fuzz")
+    build=(cargo +nightly fuzz build -s none -a --features libfuzzer,shadow --target-dir "$out/fuzz")
     (cd fuzz && "${build[@]}" 2>&1 | tail -n 1)
     : >"$log"
     while [ $SECONDS -lt $end ]; do

@@ -34,6 +34,7 @@ part_models() { ci/models.sh; }
 # threads and signals are programs of the part capi; the long forms are in ci/long.sh.
 part_reliability() {
     cargo test --quiet --release -p fuzz
+    cargo test --quiet --release -p fuzz --features shadow --test seeded
     CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/steps" RUSTFLAGS="--cfg spandrel_steps" \
         cargo test --quiet --release -p fuzz --test steps
 }
