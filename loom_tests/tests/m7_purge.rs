@@ -3,6 +3,7 @@
 
 use loom_tests::floors::Heap;
 use loom_tests::{Model, red};
+use spandrel::base::options::HugepagePolicy;
 use spandrel::base::units::{GRANULE, WINDOW};
 
 type Answer = Result<Option<usize>, usize>;
@@ -136,6 +137,47 @@ fn what_is_known_to_be_zero_of_a_part_is() {
 }
 
 red!(red_when_a_part_is_noted_as_zero_too_late: PARTS_AND_USE, CleanseLate,
+    "known zeros are not zero");
+
+// ---- of a hugepage that is held as one page, what was never used is released too, once ----
+
+/// The same hugepage, for which the system was asked: one of its granules was never used.
+fn used_as_one() -> Heap {
+    let heap = used();
+    heap.pages.policy().set_hugepages(HugepagePolicy::Always);
+    heap
+}
+
+static BREAK: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 break",
+    setup: used_as_one,
+    // Released before, it is not there for who comes late, and who finds nothing goes to the next hugepage.
+    expected: &[(1, Some(1)), (2, Some(1)), (2, Some(4))],
+    ..PARTS
+};
+
+#[test]
+fn what_was_never_used_is_released_when_nobody_holds_it() {
+    BREAK.holds();
+}
+
+red!(red_when_a_hugepage_is_broken_without_a_claim: BREAK, PurgeUnclaimed,
+    "two hands" | "known zeros are not zero" | "nobody's hands" | "Causality violation");
+
+static BREAK_AND_USE: Model<Heap, Answer, (usize, Option<usize>)> = Model {
+    name: "M7 break, use, take",
+    setup: used_as_one,
+    // The last: of the next hugepage, too, what was used and is not whole yet.
+    expected: &[(1, Some(1)), (2, Some(1)), (2, Some(4)), (3, Some(4))],
+    ..PARTS_AND_USE
+};
+
+#[test]
+fn what_is_known_to_be_zero_of_a_broken_hugepage_is() {
+    BREAK_AND_USE.holds();
+}
+
+red!(red_when_a_broken_hugepage_is_noted_as_zero_too_late: BREAK_AND_USE, CleanseLate,
     "known zeros are not zero");
 
 // ---- the last granule comes home while the rest is released ----

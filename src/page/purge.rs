@@ -55,8 +55,13 @@ pub struct Part {
     pub used: u32,
     /// Milliseconds since the last of the others came home.
     pub age: u32,
-    /// Whether the system may hold the hugepage as one page, which returning a part would break.
+    /// Whether the system was asked to hold the hugepage as one page.
+    pub asked: bool,
+    /// Whether it may hold it so now, which returning a part would break.
     pub huge: bool,
+    /// Free granules that may have memory behind them, and whether some of them were in use before.
+    resident: u64,
+    dirty: bool,
 }
 
 impl Part {
@@ -149,7 +154,8 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         purged
             + self.purge_parts(|part| {
                 let free = GRANULES_PER_HUGEPAGE as u32 - part.used;
-                let wanted = left != 0 && (!part.huge || free >= part.used);
+                // What is about to be filled for the first time is not idle.
+                let wanted = left != 0 && part.dirty && (!part.asked || free >= part.used);
                 if wanted {
                     left = left.saturating_sub(free as usize * GRANULE);
                 }
@@ -189,15 +195,9 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             for index in 0..HUGEPAGES_PER_WINDOW {
                 let hugepage = Hugepage(index as u32);
                 let view = window.look(hugepage);
-                if view.whole || view.free == view.clean {
-                    continue;
-                }
                 let part = self.part(window, hugepage, &view);
-                if due(&part) {
-                    bytes += self.purge_part(window, hugepage, view.freed_at);
-                    if part.huge {
-                        window.set_broken(hugepage, true);
-                    }
+                if !view.whole && part.resident != 0 && due(&part) {
+                    bytes += self.purge_part(window, hugepage, &part, view.freed_at);
                 }
             }
         }
@@ -205,10 +205,21 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         bytes
     }
 
-    fn purge_part(&self, window: &Window<M>, hugepage: Hugepage, freed_at: u32) -> usize {
-        let mine = window.claim_dirty(hugepage);
+    /// Of one that is held as one page all that is free goes, also what was never used: it has memory behind
+    /// it as the rest has.
+    fn purge_part(
+        &self,
+        window: &Window<M>,
+        hugepage: Hugepage,
+        part: &Part,
+        freed_at: u32,
+    ) -> usize {
+        let mine = window.claim_free(hugepage, part.huge);
         if mine == 0 {
             return 0;
+        }
+        if part.huge {
+            window.set_broken(hugepage, true);
         }
         let mut purged = 0;
         for (bit, count) in self.whole_pages(mine) {
@@ -270,17 +281,21 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         hugepage: Hugepage,
         live: impl FnOnce() -> usize,
     ) -> bool {
-        window.owns(hugepage) && (!self.may_be_huge(window, hugepage) || live() <= HUGEPAGE / 2)
+        window.owns(hugepage)
+            && (!self.may_be_huge(window, hugepage)
+                || window.is_broken(hugepage)
+                || live() <= HUGEPAGE / 2)
     }
 
     /// Parts of a hugepage were returned, whatever they were used for: the rest of what is free follows.
     pub fn broke(&self, window: &Window<M>, hugepage: Hugepage) {
         let view = window.look(hugepage);
-        if view.free != view.clean && !view.whole {
-            let bytes = self.purge_part(window, hugepage, view.freed_at);
+        let part = self.part(window, hugepage, &view);
+        if !view.whole && part.resident != 0 {
+            let bytes = self.purge_part(window, hugepage, &part, view.freed_at);
             self.returned(bytes);
         }
-        if self.may_be_huge(window, hugepage) {
+        if part.huge {
             window.set_broken(hugepage, true);
         }
     }
@@ -296,11 +311,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             && self.windows().any(|window| {
                 (0..HUGEPAGES_PER_WINDOW as u32).map(Hugepage).any(|hugepage| {
                     let view = window.look(hugepage);
-                    let dirty = view.free & !view.clean;
-                    dirty != 0
-                        && (view.whole
-                            || self.part(window, hugepage, &view).worth_it()
-                                && self.whole_pages(dirty).next().is_some())
+                    if view.whole {
+                        return view.clean != WHOLE;
+                    }
+                    let part = self.part(window, hugepage, &view);
+                    part.worth_it() && self.whole_pages(part.resident).next().is_some()
                 })
             })
     }
@@ -317,16 +332,22 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     }
 
     fn part(&self, window: &Window<M>, hugepage: Hugepage, view: &HugepageView) -> Part {
+        let asked = self.may_be_huge(window, hugepage);
+        let huge = asked && !window.is_broken(hugepage);
+        let dirty = view.free & !view.clean;
         Part {
             used: GRANULES_PER_HUGEPAGE as u32 - view.free.count_ones(),
             age: age(view.freed_at, self.now()),
-            huge: self.may_be_huge(window, hugepage),
+            asked,
+            huge,
+            resident: if huge { view.free } else { dirty },
+            dirty: dirty != 0,
         }
     }
 
     fn returned(&self, bytes: usize) {
         self.counters.purged.fetch_add(bytes, Relaxed);
-        self.counters.backed.fetch_sub(bytes, Relaxed);
+        self.relieved(bytes);
     }
 }
 

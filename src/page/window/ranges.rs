@@ -108,13 +108,14 @@ impl<M> Window<M> {
         cleansed.sum()
     }
 
-    /// Claims every free granule of a hugepage in use that may hold something; answers which.
-    pub(in crate::page) fn claim_dirty(&self, hugepage: Hugepage) -> u64 {
+    /// Claims every free granule of a hugepage in use that may hold something, or (`all`) every free one;
+    /// answers which.
+    pub(in crate::page) fn claim_free(&self, hugepage: Hugepage, all: bool) -> u64 {
         let word = &self.free[hugepage.index()];
         let mut old = word.load(Relaxed);
         loop {
             // Of granules that are free nobody changes the bit; one that is read too early is missed.
-            let mine = old & self.dirty[hugepage.index()].load(Relaxed);
+            let mine = if all { old } else { old & self.dirty[hugepage.index()].load(Relaxed) };
             if mine == 0 || seed::on(Seed::PurgeUnclaimed) {
                 return mine;
             }

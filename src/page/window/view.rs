@@ -76,6 +76,12 @@ impl<M> Window<M> {
         word.load(Relaxed) & bit != 0
     }
 
+    /// Whether the system holds the hugepage in small pages because a part was returned.
+    pub(in crate::page) fn is_broken(&self, hugepage: Hugepage) -> bool {
+        let (word, bit) = bit_of(&self.broken, hugepage);
+        word.load(Relaxed) & bit != 0
+    }
+
     /// Notes that the system holds a hugepage in small pages from now on, or (`false`) as one.
     pub(in crate::page) fn set_broken(&self, hugepage: Hugepage, broken: bool) {
         let (word, bit) = bit_of(&self.broken, hugepage);
