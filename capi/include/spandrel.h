@@ -47,6 +47,12 @@ void cfree(void *block) SPANDREL_NOTHROW;
  * nothing, and may be called from a signal handler. */
 int spandrel_write_map(const char *path) SPANDREL_NOTHROW;
 
+/* Has `callback` called whenever the heap crosses its soft limit (SPANDREL=soft=2GiB, or soft=75%) although all
+ * that was free has been returned: with the bytes in use and the soft limit. On a thread of the library's,
+ * which is started for it, never inside malloc, so it may allocate and free; nothing may be thrown out of it.
+ * Another takes its place; NULL: nobody is told any more. Answers 0, or an error number (EAGAIN: no thread). */
+int spandrel_on_pressure(void (*callback)(size_t used, size_t soft)) SPANDREL_NOTHROW;
+
 /* Looks for misuse from now on: 0 no more, 1 yes, 2 with the stacks of allocation and free. Answers 0, or
  * EINVAL. The same at start: SPANDREL=check=on or check=stacks. */
 int spandrel_check(int mode) SPANDREL_NOTHROW;

@@ -4,6 +4,7 @@
 //! library's own allocations served by the same heap.
 
 mod at_exit;
+mod pressure;
 mod reports;
 
 #[global_allocator]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, link, passes};
+use common::{compile, link, passes, run_with};
 
 /// A program that passes on glibc as it does here.
 #[track_caller]
@@ -65,4 +65,14 @@ programs! {
         nallocx "api/nallocx.c"
         sdallocx "api/sdallocx.c"
         header "cxx/header.cc";
+}
+
+/// Who asked is told that the soft limit was crossed, and only who.
+#[test]
+fn on_pressure() {
+    let link = link();
+    let link: Vec<&str> = link.iter().map(String::as_str).collect();
+    let program = compile("api/on_pressure.c", "on_pressure", &link);
+    let output = run_with(&program, &[], "soft=64MiB");
+    assert!(output.status.success(), "{output:?}");
 }

@@ -185,7 +185,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
         self.counters.huge.fetch_sub(bytes, Relaxed);
         self.counters.huge_blocks.fetch_sub(1, Relaxed);
-        self.counters.backed.fetch_sub(bytes, Relaxed);
+        self.relieved(bytes);
         window
     }
 
@@ -454,7 +454,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
             death::double_free(addr);
         }
         let cleansed = window.cleanse_all(first, moved / GRANULE);
-        self.counters.backed.fetch_sub(cleansed * GRANULE, Relaxed);
+        self.relieved(cleansed * GRANULE);
         self.give(window, first, count);
         true
     }

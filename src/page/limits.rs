@@ -154,6 +154,13 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         self.counters.backed.fetch_sub(bytes, Relaxed);
     }
 
+    /// Bytes that counted went back: then the heap may be below its soft limit again, and the next crossing is
+    /// told.
+    pub(super) fn relieved(&self, bytes: usize) {
+        self.discount(bytes);
+        self.pressed();
+    }
+
     /// Above the soft limit: returns what is free, not too often, and tells of it if that is not enough.
     fn press(&self, used: usize, soft: usize) {
         let (now, last) = (self.os.now_ms(), self.pressure.pressed_at.load(Relaxed));
