@@ -19,20 +19,79 @@ pub struct Allocator {
     worker: &'static str,
     /// What it needs of this package; none: it is always there.
     pub feature: Option<&'static str>,
-    /// Whether it runs on the C library, preloaded.
-    pub preloaded: bool,
+    /// Whether it is measured beside ours only when asked for.
+    pub peer: bool,
+    preload: Preload,
     /// Whether it is one of the ways to use hugepages, which are compared when asked for.
     pub hugepages: bool,
     idle: &'static str,
     options: &'static str,
 }
 
+/// What a worker runs on, besides what is built into it.
+#[derive(Clone, Copy, Debug)]
+enum Preload {
+    Nothing,
+    /// The C library of this repository.
+    Ours,
+    /// A library that the system's packages bring, by its file name.
+    Installed(&'static str),
+}
+
+/// Where packages put libraries: Debian, then the others.
+const FOLDERS: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+
+impl Preload {
+    /// The library's path; none is needed, or (`Err`) there is none.
+    fn path(self) -> Result<Option<PathBuf>, &'static str> {
+        match self {
+            Preload::Nothing => Ok(None),
+            Preload::Ours => Ok(Some(target().join("libspandrel.so"))),
+            Preload::Installed(name) => {
+                let mut places = FOLDERS.iter().map(|folder| Path::new(folder).join(name));
+                places.find(|path| path.exists()).map(Some).ok_or(name)
+            }
+        }
+    }
+}
+
+impl Allocator {
+    /// The library that it needs and that is not installed.
+    pub fn missing(&self) -> Option<&'static str> {
+        match self.preload {
+            Preload::Installed(_) => self.preload.path().err(),
+            Preload::Nothing | Preload::Ours => None,
+        }
+    }
+}
+
 /// The columns that `--check` holds to the bars.
 pub const HELD: [&str; 2] = ["spandrel, background", "spandrel, C door"];
 
+/// The programs whose bar they are known to miss: to keep to it is news as well.
+const MISSED: [&str; 1] = ["drift"];
+
+impl Outcome {
+    /// What is not as it is known to be, of the columns that are held to the bars.
+    pub fn news(&self) -> Option<&'static str> {
+        match (MISSED.contains(&self.program), self.holds) {
+            _ if !HELD.contains(&self.allocator) => None,
+            (false, false) => Some("misses the bar of"),
+            (true, true) => Some("is not known to keep to the bar of"),
+            _ => None,
+        }
+    }
+}
+
 const fn ours(name: &'static str, idle: &'static str, options: &'static str) -> Allocator {
-    let worker = "m-spandrel";
-    Allocator { name, worker, feature: None, preloaded: false, hugepages: false, idle, options }
+    let (worker, preload) = ("m-spandrel", Preload::Nothing);
+    Allocator { name, worker, feature: None, peer: false, preload, hugepages: false, idle, options }
 }
 
 const fn hugepages(name: &'static str, options: &'static str) -> Allocator {
@@ -40,24 +99,30 @@ const fn hugepages(name: &'static str, options: &'static str) -> Allocator {
 }
 
 const fn peer(name: &'static str, worker: &'static str) -> Allocator {
-    Allocator { worker, feature: Some(name), ..ours(name, "sleep", "") }
+    Allocator { worker, feature: Some(name), peer: true, ..ours(name, "sleep", "") }
+}
+
+/// A worker of the system allocator on what is preloaded.
+const fn on(preload: Preload, name: &'static str, options: &'static str) -> Allocator {
+    Allocator { worker: "m-system", preload, ..ours(name, "sleep", options) }
 }
 
 /// All columns. A process that sleeps is served by the background thread alone; one that allocates a
 /// little now and then, by its own slow paths. Through the C door the programs are those of the system
-/// allocator, on the library.
+/// allocator, on the library, and so they are for tcmalloc, of which there is no crate.
 pub static ALLOCATORS: &[Allocator] = &[
     ours(HELD[0], "sleep", "background=on"),
     ours("spandrel, trickle", "trickle", ""),
     ours("spandrel, asleep", "sleep", ""),
-    Allocator { worker: "m-system", preloaded: true, ..ours(HELD[1], "sleep", "background=on") },
+    on(Preload::Ours, HELD[1], "background=on"),
     hugepages("spandrel, hugepages=never", "background=on,hugepages=never"),
     hugepages("spandrel, hugepages=always", "background=on,hugepages=always"),
-    Allocator { worker: "m-system", ..ours("system", "sleep", "") },
+    on(Preload::Nothing, "system", ""),
     peer("mimalloc", "m-mimalloc"),
     peer("jemalloc", "m-jemalloc"),
     peer("snmalloc", "m-snmalloc"),
     peer("rpmalloc", "m-rpmalloc"),
+    Allocator { peer: true, ..on(Preload::Installed("libtcmalloc_minimal.so.4"), "tcmalloc", "") },
 ];
 
 /// What one program did on one allocator.
@@ -162,8 +227,10 @@ pub fn all(
 fn one(program: &'static Program, allocator: &'static Allocator) -> Result<Outcome> {
     let mut command = Command::new(target().join(allocator.worker));
     command.args([program.name, allocator.idle]).env("SPANDREL", allocator.options);
-    if allocator.preloaded {
-        command.env("LD_PRELOAD", target().join("libspandrel.so"));
+    match allocator.preload.path() {
+        Ok(Some(library)) => _ = command.env("LD_PRELOAD", library),
+        Ok(None) => _ = command.env_remove("LD_PRELOAD"),
+        Err(name) => bail!("there is no {name}"),
     }
     let output = command.output().context("cannot start a worker")?;
     let text = String::from_utf8_lossy(&output.stdout);
