@@ -153,6 +153,7 @@ static BREAK: Model<Heap, Answer, (usize, Option<usize>)> = Model {
     setup: used_as_one,
     // Released before, it is not there for who comes late, and who finds nothing goes to the next hugepage.
     expected: &[(1, Some(1)), (2, Some(1)), (2, Some(4))],
+    bound: Some(3),
     ..PARTS
 };
 
