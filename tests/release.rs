@@ -494,6 +494,82 @@ fn mappings_stay_few_when_blocks_grow() {
     }
 }
 
+/// The same for blocks of 4 to 128 MiB, whose pages move within the windows: a mapping is split at most at every
+/// hugepage of them, however often blocks move.
+#[test]
+fn mappings_are_bounded_when_large_blocks_move() {
+    const NAME: &str = "mappings_are_bounded_when_large_blocks_move";
+    if !child::is(NAME) {
+        child::passes(NAME, &[]);
+        return;
+    }
+    let maps = || std::fs::read_to_string("/proc/self/maps").expect("Linux has it").lines().count();
+    let tower = tower(4 * KIB);
+    let resize = |at: &mut NonNull<u8>, size: &mut usize, new: usize| {
+        // SAFETY: the block has this size; its first word lies in it.
+        unsafe {
+            let moved = pages(tower).large_resize(*at, *size, new, 8).expect("address space");
+            assert_eq!(moved.cast::<usize>().read(), *size, "the contents");
+            moved.cast::<usize>().write(new);
+            (*at, *size) = (moved, new);
+        }
+    };
+    let mut blocks: Vec<(NonNull<u8>, usize)> = (0..8)
+        .map(|_| {
+            let at = pages(tower).large_alloc(4 * MIB, 8, false).expect("memory");
+            // SAFETY: its first word.
+            unsafe { at.cast::<usize>().write(4 * MIB) };
+            (at, 4 * MIB)
+        })
+        .collect();
+    let (before, remaps) = (maps(), pages(tower).os().counts().remaps);
+    let mut rng = Rng::new(rng::seed());
+    let mut most = before;
+    for step in 0..2000 {
+        let (at, size) = &mut blocks[rng.below(8)];
+        let new = 4 * MIB + rng.below(124 * MIB / 4096) * 4096;
+        resize(at, size, new);
+        if step % 50 == 0 {
+            most = most.max(maps());
+        }
+    }
+    let moves = pages(tower).os().counts().remaps - remaps;
+    let windows = pages(tower).windows().count();
+    println!("{before} mappings before, at most {most} in {moves} moves over {windows} windows");
+    assert!(moves >= 100, "{moves} moves");
+    assert!(most <= before + windows * (HUGEPAGES_PER_WINDOW + 1), "{before} before, {most} then");
+    for (at, size) in blocks {
+        // SAFETY: as above.
+        unsafe { pages(tower).large_free(at, size, 8) };
+    }
+}
+
+/// Automatic: none for a small heap, from the third hugepage on for what will be used all over, each once; never:
+/// none.
+#[test]
+fn hugepages_are_asked_for_once_the_heap_is_large() {
+    for policy in [HugepagePolicy::Auto, HugepagePolicy::Never] {
+        let tower = tower(4 * KIB);
+        pages(tower).policy().set_hugepages(policy);
+        let auto = u64::from(policy == HugepagePolicy::Auto);
+        let advices = || pages(tower).os().counts().advices;
+        let first = advices();
+        let fill = |count: usize| -> Vec<_> {
+            (0..count * 64).map(|_| take(tower, 0, 1).expect("memory")).collect()
+        };
+        let mut held = fill(2);
+        // A heap that is never to have hugepages says so when it begins.
+        assert_eq!(advices() - first, 1 - auto, "{policy:?}: a small heap");
+        let small = advices();
+        held.extend(fill(5));
+        assert_eq!(advices() - small, 5 * auto, "{policy:?}: a large one");
+        held.drain(64..).for_each(|run| give(tower, run));
+        held.extend(fill(6));
+        assert_eq!(advices() - small, 5 * auto, "{policy:?}: once is enough");
+        held.into_iter().for_each(check);
+    }
+}
+
 /// A few objects that are held keep their own pages and no others, once the heap is at rest.
 #[test]
 fn pages_of_free_objects_go_back_when_the_heap_is_at_rest() {

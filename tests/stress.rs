@@ -6,8 +6,10 @@
 mod common;
 
 use common::{Ask, Block, KIB, MIB, Rng, rng};
+use spandrel::{HugepagePolicy, Options};
 use std::alloc::Layout;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 #[global_allocator]
@@ -152,6 +154,41 @@ fn random_operations() {
             differential(seed, threads, 24_000 / threads);
         }
     }
+}
+
+/// The same while two threads return all that is free as fast as they can, whole hugepages, parts of them and
+/// pages inside spans, with large pages that are broken and without.
+#[test]
+fn random_operations_while_everything_is_returned() {
+    for hugepages in [HugepagePolicy::Always, HugepagePolicy::Auto, HugepagePolicy::Never] {
+        spandrel::configure(&Options::new().hugepages(hugepages));
+        let seed = rng::seed();
+        println!("SPANDREL_SEED={seed}, {hugepages:?}");
+        let (done, purges) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let before = spandrel::stats().floors.page.purged;
+        let outcome = thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Relaxed) {
+                        spandrel::purge();
+                        purges.fetch_add(1, Relaxed);
+                    }
+                });
+            }
+            let outcome = std::panic::catch_unwind(|| differential(seed, 4, 4_000));
+            // However it went: the purgers must end before anything is asserted.
+            done.store(true, Relaxed);
+            outcome
+        });
+        if let Err(panic) = outcome {
+            std::panic::resume_unwind(panic);
+        }
+        let returned = spandrel::stats().floors.page.purged - before;
+        let purges = purges.into_inner();
+        println!("{purges} purges returned {} MiB", returned / MIB);
+        assert!(purges > 0 && returned > 0, "{purges} purges returned {returned}");
+    }
+    spandrel::configure(&Options::new());
 }
 
 /// Every thread allocates and frees one class as fast as it can, so that batches cross the transfer
