@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-parts=(rules format clippy docs debug release models reliability instructions capi watch peers demo install programs map)
+parts=(rules format clippy docs debug release models reliability instructions capi watch memory peers demo install programs map)
 
 # A command, and its package if that has another name. valgrind counts the instructions; the rest comes
 # with cargo.
@@ -42,6 +42,11 @@ part_reliability() {
 part_instructions() {
     need valgrind
     cargo run --quiet --release -p peers -- --check
+}
+# The bars that memory is held to, in both doors: those whose figures are the same on a busy machine.
+part_memory() {
+    cargo run --quiet --release -p memory -- --check --at-once 8 \
+        --only free-64 free-4k free-100k free-4m dead-threads idle-16 drift idle-thread burst-1
 }
 # Workers, driver, files and charts, from end to end, on as little as will do.
 part_peers() {

@@ -31,6 +31,10 @@ struct Arguments {
     #[arg(long)]
     peers: bool,
 
+    /// These columns only, by the names they have in the table
+    #[arg(long, value_name = "COLUMN", num_args = 1.., value_parser = PossibleValuesParser::new(ALLOCATORS.iter().map(|a| a.name)))]
+    columns: Vec<String>,
+
     /// Spandrel with hugepages never asked for, and always, as well
     #[arg(long)]
     hugepages: bool,
@@ -41,7 +45,7 @@ struct Arguments {
 
     /// Measure only Spandrel with its background thread, in both doors, and fail if it misses a bar, or keeps
     /// to that of `drift`, which it is known to miss
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["columns", "peers", "hugepages"])]
     check: bool,
 
     /// Write all figures to FILE as JSON
@@ -76,8 +80,14 @@ fn report(arguments: &Arguments) -> Result<bool> {
         false => arguments.only.iter().any(|name| name == program.name),
     };
     let programs: Vec<&Program> = PROGRAMS.iter().filter(wanted).collect();
-    let asked_for =
-        |a: &&Allocator| (arguments.peers || !a.peer) && (arguments.hugepages || !a.hugepages);
+    let asked_for = |a: &&Allocator| match arguments.columns.is_empty() {
+        false => arguments.columns.iter().any(|name| name == a.name),
+        true => {
+            (arguments.peers || !a.peer)
+                && (arguments.hugepages || !a.hugepages)
+                && (!arguments.check || run::HELD.contains(&a.name))
+        }
+    };
     let (missing, allocators): (Vec<&Allocator>, _) =
         ALLOCATORS.iter().filter(asked_for).partition(|a| a.missing().is_some());
     for (allocator, library) in missing.iter().filter_map(|a| Some((a.name, a.missing()?))) {
