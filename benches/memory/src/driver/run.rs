@@ -109,7 +109,7 @@ const fn on(preload: Preload, name: &'static str, options: &'static str) -> Allo
 
 /// All columns. A process that sleeps is served by the background thread alone; one that allocates a
 /// little now and then, by its own slow paths. Through the C door the programs are those of the system
-/// allocator, on the library, and so they are for tcmalloc, of which there is no crate.
+/// allocator, on the library, and so they are for tcmalloc, as packages bring it.
 pub static ALLOCATORS: &[Allocator] = &[
     ours(HELD[0], "sleep", "background=on"),
     ours("spandrel, trickle", "trickle", ""),
