@@ -53,6 +53,8 @@ pub struct Block {
     /// Bytes that may be used.
     usable: usize,
     tag: u64,
+    /// Whether it was resized since: C takes an alignment back only with a block that was allocated with one.
+    resized: bool,
 }
 
 // SAFETY: plain memory with one holder.
@@ -187,7 +189,9 @@ impl Door for C {
         unsafe {
             match how % 5 {
                 0 => c::free_sized(at, block.layout.size()),
-                1 => c::free_aligned_sized(at, block.layout.align(), block.layout.size()),
+                1 if !block.resized => {
+                    c::free_aligned_sized(at, block.layout.align(), block.layout.size());
+                }
                 2 => c::sdallocx(at, block.layout.size(), 0),
                 3 => assert!(c::realloc(at, 0).is_null()),
                 _ => c::free(at),
@@ -337,7 +341,7 @@ impl<D: Door> Actor<'_, D> {
         // SAFETY: as above.
         unsafe { shadow::fill(at, shown, tag) };
         self.bytes += usable;
-        self.held.push(Block { at, layout, usable, tag });
+        self.held.push(Block { at, layout, usable, tag, resized: false });
         if !touch {
             // Nothing of it is looked at again; one byte at each end shows that it is there.
             // SAFETY: as above; a size of zero is held like one.
@@ -381,7 +385,7 @@ impl<D: Door> Actor<'_, D> {
         unsafe { shadow::fill(at, usable, tag) };
         self.bytes += usable;
         let layout = Layout::from_size_align(new, align).expect("a valid layout");
-        self.held.push(Block { at, layout, usable, tag });
+        self.held.push(Block { at, layout, usable, tag, resized: true });
     }
 
     fn free_at(&mut self, which: usize, how: u8) {
