@@ -389,7 +389,15 @@ mod tests {
         assert_eq!((options.tags, options.named()), (Some(true), 31 << 20));
         assert_eq!(problems("profile=off").0, Options::new().profile(0));
         assert_eq!(options.without(31 << 20), Options::new());
-        for text in ["leaks=some", "leaks-exit=0", "leaks-exit=256", "profile=0B", "profile=512"] {
+        for text in [
+            "leaks=some",
+            "leaks-exit=0",
+            "leaks-exit=256",
+            "leaks-exit=1:",
+            "guard=1 0",
+            "profile=0B",
+            "profile=512",
+        ] {
             assert_eq!(problems(text).1.len(), 1, "{text}");
         }
     }

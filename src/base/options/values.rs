@@ -26,8 +26,12 @@ pub fn number(text: &[u8], scale: impl Fn(&[u8]) -> Option<u64>) -> Option<u64> 
     u64::try_from(value + part).ok()
 }
 
+/// A whole number of digits and nothing else, none of which is 0.
 pub fn digits(text: &[u8]) -> Option<u128> {
-    let add = |value: u128, &digit: &u8| value.checked_mul(10)?.checked_add((digit - b'0').into());
+    let add = |value: u128, digit: &u8| {
+        let digit = char::from(*digit).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(digit.into())
+    };
     text.iter().try_fold(0, add).filter(|&value| value <= u64::MAX.into())
 }
 
