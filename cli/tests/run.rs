@@ -49,7 +49,7 @@ fn death_by_a_signal_is_the_programs() {
 #[test]
 fn statistics_follow_the_programs_own_output() {
     let head =
-        is_match(r"^before\nspandrel: \d+ bash\nspandrel: where 1\.0 GiB of address space are\n");
+        is_match(r"^before\nspandrel: \d+ bash\nspandrel: where 1\.\d GiB of address space are\n");
     spandrel()
         .args(["run", "--stats", "--", "bash", "-c", "echo before >&2; :"])
         .assert()
