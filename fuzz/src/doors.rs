@@ -7,11 +7,15 @@ use crate::shadow::{self, Shadow};
 use crate::size::Size;
 use crate::watching::{self, Look, Modes, Switch, Watcher};
 use arbitrary::{Arbitrary, Unstructured};
+use spandrel::base::classes::Class;
+use spandrel::front::building::pages;
 use spandrel::front::c;
+use spandrel::page::shadow::{KEPT, Said};
 use spandrel::watch::guard;
 use spandrel::{Check, Spandrel};
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 /// One step of a case.
@@ -229,18 +233,20 @@ struct Actor<'a, D> {
     bytes: usize,
     made: u64,
     watcher: Watcher,
+    /// Whether nobody else works.
+    alone: bool,
 }
 
 impl<D: Door> Actor<'_, D> {
-    fn step(&mut self, step: Step, alone: bool) {
+    fn step(&mut self, step: Step) {
         match step {
-            Step::Do(op) => self.act(op, alone),
+            Step::Do(op) => self.act(op),
             Step::Switch(switch) => self.watcher.switch(self.door, switch),
-            Step::Look(look) => self.watcher.look(look, self.bytes, alone),
+            Step::Look(look) => self.watcher.look(look, self.bytes, self.alone),
         }
     }
 
-    fn act(&mut self, op: Op, alone: bool) {
+    fn act(&mut self, op: Op) {
         crate::trace_step(&op);
         let full = self.bytes > MOST_BYTES || self.held.len() > MOST_BLOCKS;
         match op {
@@ -301,7 +307,7 @@ impl<D: Door> Actor<'_, D> {
             }
             Op::Purge => drop(spandrel::purge()),
             Op::Flush => spandrel::flush_current_thread(),
-            Op::Stats if alone => {
+            Op::Stats if self.alone => {
                 let stats = books();
                 // Guarded blocks are not the heap's.
                 let heap = self.held.iter().filter(|block| !guard::holds(block.at.addr()));
@@ -359,8 +365,12 @@ impl<D: Door> Actor<'_, D> {
         block.check();
         self.bytes -= block.usable;
         self.shadow.release(block.at, block.usable);
+        let known = known_as_held(block.at);
         // SAFETY: held here alone.
         let at = unsafe { self.door.resize(&block, new, how) };
+        if !at.is_null() && at != block.at {
+            self.is_gone(&block, known);
+        }
         if at.is_null() {
             // Nothing has changed.
             assert!(self.may_fail, "{block:?} to {new} was refused");
@@ -393,8 +403,18 @@ impl<D: Door> Actor<'_, D> {
         block.check();
         self.bytes -= block.usable;
         self.shadow.release(block.at, block.usable);
+        let known = known_as_held(block.at);
         // SAFETY: held here alone, and given up now.
         unsafe { self.door.free(&block, how) };
+        self.is_gone(&block, known);
+    }
+
+    /// A second free would be seen from now on. With others at work it may be somebody's again.
+    fn is_gone(&self, block: &Block, known: bool) {
+        if known && self.alone {
+            assert_eq!(pages().said_of(block.at.addr()), Said::Free, "{block:?} was freed");
+            SEEN.fetch_add(1, Relaxed);
+        }
     }
 
     fn free_all(&mut self) {
@@ -402,6 +422,23 @@ impl<D: Door> Actor<'_, D> {
             self.free_at(self.held.len() - 1, self.held.len() as u8);
         }
     }
+}
+
+/// Frees after which the allocator was seen to know that the object is free. Stays 0 without the feature `shadow`.
+pub static SEEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the allocator has it noted that an object which starts at `at` is held. It may not say that a held one
+/// is free. Large blocks and sizes that are no whole steps of the shadow are not noted, nor what lies in a window
+/// that came in pieces.
+#[track_caller]
+fn known_as_held(at: *mut u8) -> bool {
+    let class = pages().object_at(at.addr()).map(Class::from_word);
+    if KEPT == 0 || !class.is_some_and(Class::is_shadowed) {
+        return false;
+    }
+    let said = pages().said_of(at.addr());
+    assert_ne!(said, Said::Free, "{at:p} is held");
+    said == Said::Held
 }
 
 /// The tag of a block that was never filled.
@@ -457,7 +494,7 @@ impl Case {
     /// Does it, and gives everything back. A refusal is wrong unless requests `may_fail`.
     pub fn run<D: Door>(&self, door: &D, may_fail: bool) {
         let (shadow, passed) = (Shadow::default(), Mutex::default());
-        let actor = || Actor {
+        let actor = |alone| Actor {
             door,
             may_fail,
             shadow: &shadow,
@@ -466,10 +503,11 @@ impl Case {
             bytes: 0,
             made: 0,
             watcher: Watcher::default(),
+            alone,
         };
         let work = |steps: &[Step], alone| {
-            let mut actor = actor();
-            steps.iter().for_each(|&step| actor.step(step, alone));
+            let mut actor = actor(alone);
+            steps.iter().for_each(|&step| actor.step(step));
             actor.held.iter().for_each(Block::check);
             actor.free_all();
         };
@@ -483,7 +521,7 @@ impl Case {
                 threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
             });
         }
-        let mut last = actor();
+        let mut last = actor(true);
         last.held.append(&mut passed.lock().unwrap_or_else(PoisonError::into_inner));
         last.bytes = last.held.iter().map(|block| block.usable).sum();
         last.free_all();

@@ -78,6 +78,10 @@ pub struct System {
     dead: AtomicU64,
     list: AtomicPtr<Mutex<Ranges>>,
     failed: AtomicU64,
+    /// Bytes that were not taken back.
+    not_taken: AtomicUsize,
+    /// Moves that were refused, of which the target may be lost.
+    not_moved: AtomicU64,
 }
 
 impl System {
@@ -153,6 +157,13 @@ impl System {
     /// Calls that were made to fail.
     pub fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
+    }
+
+    /// The most that may be lost to refusals; without a bound once a move was refused, because what it would have
+    /// moved to may be longer than what it was asked to move.
+    pub fn most_lost(&self) -> usize {
+        let bounded = self.not_moved.load(Relaxed) == 0;
+        if bounded { self.not_taken.load(Relaxed) } else { usize::MAX }
     }
 
     /// Lets time pass.
@@ -239,12 +250,15 @@ impl Os for System {
 
     unsafe fn unmap(&self, at: NonNull<u8>, bytes: usize) -> bool {
         assert!(bytes.is_multiple_of(self.page_size()));
-        if !self.works(Kind::Unmap) {
-            return false;
+        let gone = self.works(Kind::Unmap) && {
+            self.unmapped(at, bytes);
+            // SAFETY: the caller's promise.
+            unsafe { self.real.unmap(at, bytes) }
+        };
+        if !gone {
+            self.not_taken.fetch_add(bytes, Relaxed);
         }
-        self.unmapped(at, bytes);
-        // SAFETY: the caller's promise.
-        unsafe { self.real.unmap(at, bytes) }
+        gone
     }
 
     unsafe fn purge(&self, at: NonNull<u8>, bytes: usize) -> bool {
@@ -280,6 +294,7 @@ impl Os for System {
 
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
         if !self.works(Kind::MoveOnto) {
+            self.not_moved.fetch_add(1, Relaxed);
             self.lose(to, new);
             return false;
         }
@@ -287,6 +302,8 @@ impl Os for System {
         let moved = unsafe { self.real.move_onto(at, old, to, new) };
         if moved {
             self.unmapped(at, old);
+        } else {
+            self.not_moved.fetch_add(1, Relaxed);
         }
         moved
     }
@@ -297,15 +314,19 @@ impl Os for System {
     }
 
     unsafe fn move_pages(&self, from: NonNull<u8>, to: NonNull<u8>, bytes: usize) -> Move {
-        if !self.works(Kind::MovePages) {
-            return Move::Refused;
-        }
-        if !self.works(Kind::MovePages) {
+        let moved = if !self.works(Kind::MovePages) {
+            Move::Refused
+        } else if !self.works(Kind::MovePages) {
             self.lose(to, bytes);
-            return Move::TargetLost;
+            Move::TargetLost
+        } else {
+            // SAFETY: the caller's promise.
+            unsafe { self.real.move_pages(from, to, bytes) }
+        };
+        if !matches!(moved, Move::Done) {
+            self.not_moved.fetch_add(1, Relaxed);
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.real.move_pages(from, to, bytes) }
+        moved
     }
 
     fn memory_limit(&self) -> Option<usize> {

@@ -10,9 +10,11 @@
 mod rng;
 
 use fuzz::deadline::running;
+use fuzz::doors::SEEN;
 use fuzz::{TARGETS, Target};
 use rng::Rng;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 
 /// Cases of each target per run.
@@ -65,6 +67,9 @@ fn run(name: &str) {
         std::fs::write(&under_way, &data).expect("the folder can be written to");
         let _running = running(what);
         target(&data);
+    }
+    if cfg!(feature = "shadow") && name.ends_with("door") {
+        assert_ne!(SEEN.load(Relaxed), 0, "no free was seen by the shadow");
     }
     let _ = std::fs::remove_file(under_way);
 }

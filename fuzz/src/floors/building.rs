@@ -116,8 +116,13 @@ impl Building {
         let stats = self.books();
         assert_eq!(self.spans().check().map_err(|(_, what)| what), Ok(0), "{stats}");
         assert_eq!((stats.live, stats.cached, stats.in_transfer), (0, 0, 0), "{stats}");
-        // Every granule that is not lost is free.
+        // Nothing is lost but what the system would not take back.
         let pages = self.pages().counts();
+        assert!(
+            pages.stranded <= self.system().most_lost(),
+            "more is lost than was refused: {stats}"
+        );
+        // Every granule that is not lost is free.
         let free = stats.free_granules + stats.returned;
         let hugepages = self.pages().windows();
         let ours: usize =
