@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# Nothing is built twice here, and what the incremental compiler keeps for that is as large as the rest.
+export CARGO_INCREMENTAL=0
+
 parts=(rules format clippy docs debug release models reliability instructions capi watch memory peers demo install programs map)
 
 # A command, and its package if that has another name. valgrind counts the instructions; the rest comes
