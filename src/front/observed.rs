@@ -223,13 +223,15 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
         Block::Large(_, bytes) => bytes > building::LARGEST_RUN,
         Block::Object(_) => false,
     };
-    if run
-        && Class::of(size, align).is_none()
+    if run && Class::of(size, align).is_none() {
+        // Told before: once its pages have moved, another thread may have the place.
+        let was = watch::moving(at);
         // SAFETY: the caller's block, as the page map knows it.
-        && let Some(new) = unsafe { building::resize_run(at, old, size, align) }
-    {
-        let _ = watch::resized(at, old, new, size, align, false);
-        return new.as_ptr();
+        if let Some(new) = unsafe { building::resize_run(at, old, size, align) } {
+            watch::moved(was, at, new, size, align);
+            return new.as_ptr();
+        }
+        watch::stayed(was, at);
     }
     // One that had to move once will grow again: an eighth more, as in C's door without observers.
     let large = matches!(block, Block::Large(..)) && guarded.is_none() && !checked;

@@ -53,6 +53,52 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) -> Fate {
     Fate::Free
 }
 
+/// The pages of a large block may move, after which others may have its place. Until [`moved`] or [`stayed`] nothing is
+/// known of it; answers what was.
+pub fn moving(at: NonNull<u8>) -> Option<Entry> {
+    let mode = mode::get();
+    if mode & mode::PROFILE != 0 {
+        // Whoever cannot have it resized at all loses its sample.
+        sample::gone(at.addr().get());
+    }
+    if mode & mode::LEDGER == 0 {
+        return None;
+    }
+    let block = ledger::find(at.addr().get())?;
+    let known = block.live()?;
+    block.forget(false);
+    Some(known)
+}
+
+/// It has `size` bytes now, and its pages may have moved.
+pub fn moved(was: Option<Entry>, from: NonNull<u8>, to: NonNull<u8>, size: usize, align: usize) {
+    let mode = mode::get();
+    if mode & mode::TRACE != 0 {
+        trace::resized(from, to, size);
+    }
+    if mode & mode::PROFILE != 0 {
+        sample::see(to.addr().get(), size);
+    }
+    if mode & mode::LEDGER != 0 {
+        if let Some(entry) = was {
+            tags::died(&entry);
+        }
+        enter(mode, to, size, align, false);
+    }
+}
+
+/// It is where and as it was.
+pub fn stayed(was: Option<Entry>, at: NonNull<u8>) {
+    if let Some(entry) = was
+        && mode::has(mode::LEDGER)
+        && let Some(block) = ledger::find(at.addr().get())
+        && block.born(entry.size, entry.align, entry.tag, entry.birth)
+        && entry.canary
+    {
+        block.has_canary();
+    }
+}
+
 /// A block of `old_size` bytes has `new_size` now, and may be somewhere else; then the answer says what
 /// becomes of where it was.
 pub fn resized(

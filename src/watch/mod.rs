@@ -28,4 +28,4 @@ pub mod tags;
 pub mod trace;
 
 #[cfg(not(spandrel_model))]
-pub use hooks::{Fate, born, dying, each_record, resized};
+pub use hooks::{Fate, born, dying, each_record, moved, moving, resized, stayed};
