@@ -10,9 +10,10 @@
 use fuzz::deadline::running;
 use fuzz::floors::{Building, Entry, Hand, Op};
 use fuzz::system::Kind;
-use spandrel::Spandrel;
 use spandrel::base::steps::set_hook;
 use spandrel::base::sync::{AtomicU32, Ordering::SeqCst};
+use spandrel::front::c;
+use spandrel::{Check, Spandrel, profile};
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -132,11 +133,12 @@ fn run(
     end
 }
 
-/// Which accesses of a path to stop at, given where each of them is.
+fn every_access() -> bool {
+    std::env::var("SPANDREL_STEPS").is_ok_and(|value| value == "all")
+}
+
+/// The first and the last access at each place, given where each of them is.
 fn chosen(places: &[Place]) -> Vec<usize> {
-    if std::env::var("SPANDREL_STEPS").is_ok_and(|value| value == "all") {
-        return (0..places.len()).collect();
-    }
     let mut ends = BTreeMap::new();
     for (at, place) in places.iter().enumerate() {
         ends.entry(place).or_insert((at, at)).1 = at;
@@ -296,7 +298,7 @@ const PATHS: &[Path] = &[
 fn the_others_go_on() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     set_hook(hook);
-    let (mut all, mut runs) = (BTreeMap::new(), 0);
+    let (mut seen, mut runs) = (BTreeMap::new(), 0);
     for path in PATHS {
         let victim = |building: &Building| {
             let mut hand = Hand::new(building);
@@ -316,7 +318,8 @@ fn the_others_go_on() {
         assert_eq!(run(usize::MAX, PATIENCE, || victim(&building), |_| {}), End::Over);
         building.close();
         let places = PLACES.lock().expect("no panic").take().expect("just put there");
-        let chosen = chosen(&places);
+        let all = every_access();
+        let chosen = if all { (0..places.len()).collect() } else { chosen(&places) };
         println!("{:4} of {:6} accesses: {}", chosen.len(), places.len(), path.name);
         assert!(places.len() > 5, "{}: the path is not slow", path.name);
         for &at in &chosen {
@@ -326,38 +329,58 @@ fn the_others_go_on() {
             building.close();
         }
         runs += chosen.len();
-        places.into_iter().for_each(|place| *all.entry(place).or_insert(0) += 1);
+        places.into_iter().for_each(|place| *seen.entry(place).or_insert(0) += 1);
     }
-    println!("stopped {runs} times, at {} places in the source; nobody waited", all.len());
+    println!("stopped {runs} times, at {} places in the source; nobody waited", seen.len());
 }
 
-// ---- the process-wide building, through the Rust door ----
+// ---- the process-wide building, through both doors ----
+
+/// Sizes of every way a block can come: small classes, large classes, runs, hugepages; and how many of each.
+const SIZES: [usize; 7] = [8, 64, 700, 5000, 33 << 10, 300 << 10, 5 << 20];
+
+fn count(size: usize, most: usize) -> usize {
+    (20_000 / size).clamp(1, most)
+}
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).expect("a valid layout")
 }
 
-/// Allocates, marks and frees a bit of everything.
-fn door(tag: u8) {
-    const SIZES: [usize; 7] = [8, 64, 700, 5000, 33 << 10, 300 << 10, 5 << 20];
+/// Writes to both ends.
+fn mark(at: *mut u8, size: usize, tag: u8) {
+    assert!(!at.is_null(), "{size} bytes were refused");
+    // SAFETY: just handed out, for that size.
+    unsafe {
+        at.write(tag);
+        at.add(size - 1).write(tag);
+    }
+}
+
+/// Sees that nobody else did.
+fn look(at: *mut u8, size: usize, tag: u8) {
+    // SAFETY: held by the caller, for that size.
+    assert_eq!(unsafe { (at.read(), at.add(size - 1).read()) }, (tag, tag));
+}
+
+/// Allocates, marks and frees a bit of everything, as Rust does: at most so many of a size.
+fn rust_door(tag: u8, most: usize) {
     let mut held = Vec::with_capacity(500);
     // SAFETY: every block is used within its size and freed once with its own layout.
     unsafe {
         for round in 0..3 {
             for size in SIZES {
-                for _ in 0..(20_000 / size).clamp(1, 60) {
+                for _ in 0..count(size, most) {
                     let at = match round {
                         0 => Spandrel.alloc_zeroed(layout(size)),
                         _ => Spandrel.alloc(layout(size)),
                     };
-                    assert!(!at.is_null());
-                    at.write(tag);
-                    at.add(size - 1).write(tag);
+                    mark(at, size, tag);
                     held.push((at, size));
                 }
             }
             for (at, size) in held.drain(..) {
-                assert_eq!((at.read(), at.add(size - 1).read()), (tag, tag));
+                look(at, size, tag);
                 Spandrel.dealloc(at, layout(size));
             }
         }
@@ -369,36 +392,159 @@ fn door(tag: u8) {
     spandrel::purge();
 }
 
-#[test]
-fn the_others_go_on_in_a_whole_process() {
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    set_hook(hook);
-    // A thread's whole life, its end included: armed until it is gone.
+/// The same as C does, through every function of malloc's family that allocates, resizes or frees.
+fn c_door(tag: u8, most: usize) {
+    let mut held = Vec::with_capacity(500);
+    let aligned = |align, size| {
+        let mut at = std::ptr::null_mut();
+        // SAFETY: `at` may be written to.
+        assert_eq!(unsafe { c::posix_memalign(&mut at, align, size) }, 0);
+        at
+    };
+    // SAFETY: every block is used within its size and freed once, with what is said of it in the functions that
+    // are told.
+    unsafe {
+        for round in 0..4 {
+            for size in SIZES {
+                for number in 0..count(size, most) {
+                    let (align, at) = match (round, number % 3) {
+                        (0, _) => (8, c::calloc(1, size)),
+                        (1, 0) => (64, aligned(64, size)),
+                        (1, 1) => (4096, c::memalign(4096, size)),
+                        (1, _) => (512, c::aligned_alloc(512, size)),
+                        (2, _) => (8, c::realloc(c::malloc(size / 2 + 1), size)),
+                        _ => (8, c::malloc(size)),
+                    };
+                    mark(at.cast(), size, tag);
+                    assert!(c::malloc_usable_size(at) >= size);
+                    held.push((at, size, align));
+                }
+            }
+            for (number, (at, size, align)) in held.drain(..).enumerate() {
+                look(at.cast(), size, tag);
+                match (round, number % 4) {
+                    (0, 0) => c::free_sized(at, size),
+                    (1, 0) => c::free_aligned_sized(at, align, size),
+                    (_, 1) => c::sdallocx(at, size, 0),
+                    (_, 2) => assert!(c::realloc(at, 0).is_null()),
+                    _ => c::free(at),
+                }
+            }
+        }
+        // At alignments above a hugepage, and a block that moves from object to run to hugepages to a mapping.
+        c::free(aligned(4 << 20, 3 << 20));
+        let mut at = c::malloc(40);
+        for size in [5000, 200 << 10, 9 << 20, 140 << 20, 3 << 20, 100] {
+            at = c::realloc(at, size);
+            mark(at.cast(), size, tag);
+        }
+        c::free(at);
+        c::malloc_trim(0);
+    }
+    spandrel::flush_current_thread();
+}
+
+/// A thread's whole life is stopped at its accesses, its end included, while others do `work`.
+fn lives(name: &str, all: bool, life: impl Fn(u8) + Sync, work: impl Fn(u8) + Sync) {
     let life = || {
-        let thread = thread::spawn(|| {
-            VICTIM.set(true);
-            door(1);
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                VICTIM.set(true);
+                life(1);
+            });
+            // Until it is gone: a scope alone would return before its last instructions.
+            thread.join().expect("it does not panic");
         });
-        thread.join().expect("it does not panic");
         drop(spandrel::stats());
     };
     *PLACES.lock().expect("no panic") = Some(Vec::new());
     assert_eq!(run(usize::MAX, PATIENCE, life, |_| {}), End::Over);
     let places = PLACES.lock().expect("no panic").take().expect("just put there");
-    let chosen = chosen(&places);
+    let chosen = if all { (0..places.len()).collect() } else { chosen(&places) };
     let mut stopped = 0;
     for &at in &chosen {
         // What the process did before decides how long the path is this time.
-        match run(at, PATIENCE, life, |number| door(number as u8)) {
+        match run(at, PATIENCE, life, |number| work(number as u8)) {
             End::Passed(_) => stopped += 1,
             End::Over => {}
-            stuck => panic!("access {at} of {}: {stuck:?}", places.len()),
+            stuck => panic!("{name}, access {at} of {}: {stuck:?}", places.len()),
         }
     }
-    println!("stopped {stopped} times in {} accesses of a thread's life", places.len());
+    let different: std::collections::BTreeSet<_> = places.iter().collect();
+    println!(
+        "{name}: stopped {stopped} times in {} accesses at {} places of a thread's life",
+        places.len(),
+        different.len()
+    );
     assert!(stopped * 2 > chosen.len());
+}
+
+fn nothing_is_left() {
     let stats = spandrel::stats();
     assert_eq!((stats.accounted(), stats.live), (stats.mapped, 0), "{stats}");
+}
+
+#[test]
+fn the_others_go_on_in_a_whole_process() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    set_hook(hook);
+    lives("Rust door", every_access(), |tag| rust_door(tag, 60), |tag| rust_door(tag, 60));
+    nothing_is_left();
+}
+
+#[test]
+fn the_others_go_on_behind_the_c_door() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    set_hook(hook);
+    lives("C door", every_access(), |tag| c_door(tag, 60), |tag| c_door(tag, 60));
+    nothing_is_left();
+}
+
+/// Every call comes the slow way, is shown to who watches, and freed blocks are kept back. What watches has atomics of
+/// its own that do not tell, so this sees the floors below it, and the bins, in that mode.
+#[test]
+fn the_others_go_on_while_calls_are_observed() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    set_hook(hook);
+    spandrel::check(Check::On);
+    spandrel::watch_leaks(true);
+    profile::start(64 << 10).expect("there is room for its tables");
+    let work = |tag| {
+        rust_door(tag, 3);
+        c_door(tag, 3);
+    };
+    lives("observed", false, work, work);
+    profile::stop();
+    spandrel::watch_leaks(false);
+    spandrel::check(Check::Off);
+    nothing_is_left();
+}
+
+/// Checked mode is switched on and off by all, and who is stopped goes on in another mode than it was stopped in. Tags are
+/// counted all the time, so that large blocks are resized the observed way in either.
+#[test]
+fn the_others_go_on_while_modes_change() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    set_hook(hook);
+    spandrel::count_tags(true);
+    let work = |tag| {
+        rust_door(tag, 1);
+        c_door(tag, 1);
+    };
+    let switches = |tag| {
+        spandrel::check(Check::Off);
+        work(tag);
+        spandrel::check(Check::On);
+        work(tag);
+        if tag % 2 == 0 {
+            spandrel::check(Check::Off);
+        }
+    };
+    lives("modes", false, switches, switches);
+    spandrel::count_tags(false);
+    // What a thread freed while another one switched off is kept back still.
+    spandrel::check(Check::Off);
+    nothing_is_left();
 }
 
 /// A lock is what this test is there to find: with one in the way, the others do not finish.
