@@ -364,6 +364,9 @@ impl<'a> Hand<'a> {
         self.bytes -= held.size;
         self.building.shadow.release(held.at.as_ptr(), held.size);
         let pages = self.building.pages();
+        let page_size = spandrel::os::Os::page_size(self.building.system());
+        let target = Extent::of(new, align, page_size).map_or(0, Extent::bytes);
+        self.building.system().resizes_to(target);
         // SAFETY: held here alone, with this size and alignment.
         let resized = unsafe { pages.large_resize(held.at, size, new, align) };
         let Some(at) = resized else {
@@ -375,8 +378,7 @@ impl<'a> Hand<'a> {
             return;
         };
         assert!(at.addr().get().is_multiple_of(align), "{at:p} at {align:#x}");
-        let page_size = spandrel::os::Os::page_size(self.building.system());
-        let bytes = Extent::of(new, align, page_size).expect("it was resized").bytes();
+        let bytes = target;
         // SAFETY: the block is that long now.
         unsafe { shadow::check(at.as_ptr(), held.size, held.tag, held.size.min(bytes)) };
         self.keep(at, bytes, What::Large { size: new, align });

@@ -53,6 +53,8 @@ pub const KINDS: [Kind; 8] = [
 thread_local! {
     /// The number the system gives the running thread; 0 is none.
     static THREAD: Cell<u32> = const { Cell::new(0) };
+    /// Bytes of the block that the running thread resizes to.
+    static TARGET: Cell<usize> = const { Cell::new(0) };
 }
 
 /// All zero bits are a healthy system with pages of 4 KiB that keeps no list.
@@ -78,10 +80,8 @@ pub struct System {
     dead: AtomicU64,
     list: AtomicPtr<Mutex<Ranges>>,
     failed: AtomicU64,
-    /// Bytes that were not taken back.
-    not_taken: AtomicUsize,
-    /// Moves that were refused, of which the target may be lost.
-    not_moved: AtomicU64,
+    /// Bytes that were not taken back, and those of the targets of moves that were refused.
+    lost: AtomicUsize,
 }
 
 impl System {
@@ -159,11 +159,19 @@ impl System {
         self.failed.load(Relaxed)
     }
 
-    /// The most that may be lost to refusals; without a bound once a move was refused, because what it would have
-    /// moved to may be longer than what it was asked to move.
+    /// The most that may be lost to refusals.
     pub fn most_lost(&self) -> usize {
-        let bounded = self.not_moved.load(Relaxed) == 0;
-        if bounded { self.not_taken.load(Relaxed) } else { usize::MAX }
+        self.lost.load(Relaxed)
+    }
+
+    /// The running thread resizes to a block of that many bytes: a move that is refused may lose as many, which can be
+    /// more than it was asked to move.
+    pub fn resizes_to(&self, bytes: usize) {
+        TARGET.set(bytes);
+    }
+
+    fn target_is_lost(&self) {
+        self.lost.fetch_add(TARGET.get(), Relaxed);
     }
 
     /// Lets time pass.
@@ -263,7 +271,7 @@ impl Os for System {
             unsafe { self.real.unmap(at, bytes) }
         };
         if !gone {
-            self.not_taken.fetch_add(bytes, Relaxed);
+            self.lost.fetch_add(bytes, Relaxed);
         }
         gone
     }
@@ -301,7 +309,7 @@ impl Os for System {
 
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool {
         if !self.works(Kind::MoveOnto) {
-            self.not_moved.fetch_add(1, Relaxed);
+            self.target_is_lost();
             self.lose(to, new);
             return false;
         }
@@ -310,7 +318,7 @@ impl Os for System {
         if moved {
             self.unmapped(at, old);
         } else {
-            self.not_moved.fetch_add(1, Relaxed);
+            self.target_is_lost();
         }
         moved
     }
@@ -331,7 +339,7 @@ impl Os for System {
             unsafe { self.real.move_pages(from, to, bytes) }
         };
         if !matches!(moved, Move::Done) {
-            self.not_moved.fetch_add(1, Relaxed);
+            self.target_is_lost();
         }
         moved
     }
