@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# The long runs behind docs/RELIABILITY.md. None is part of ci/test.sh, which has a short form of each.
+# The long runs behind docs/RELIABILITY.md. None is part of ci/test.sh, which has a short form of most: not of the
+# sanitizers and the soak.
 #
 #   ci/long.sh fuzz [MINUTES [TARGET...]]
 #                                 libFuzzer on every target of fuzz/ or on those named, taking turns (60; needs a
 #                                 nightly and `cargo install cargo-fuzz`); ends with executions and coverage
-#   ci/long.sh steps              a thread stopped at every atomic access of every slow path, not only at the first
-#                                 and last of each place in the source
+#   ci/long.sh steps              a thread stopped at every atomic access of every slow path and behind both doors, not
+#                                 only at the first and last of each place in the source; without the shadow and with it
 #   ci/long.sh faults             the real system's refusals by chance, twenty times as many as in ci/test.sh
 #   ci/long.sh lives              1,000 forks from 16 threads, 960 spawns, 100,000 threads, 800,000 signals at 10 kHz
 #   ci/long.sh extremes           100 million objects of 8 bytes; 8 GiB live
@@ -14,6 +15,8 @@
 #   ci/long.sh tsan               ThreadSanitizer, the standard library included, over all floors on several threads
 #                                 (nightly with rust-src)
 #   ci/long.sh memcheck           valgrind's memcheck over the C programs, the allocator not replaced
+#   ci/long.sh seeded [RUNS]      the seeded cases, ten times as many, each run (3) from a seed of its own: the clock's,
+#                                 printed
 #   ci/long.sh careful            the seeded tests by `cargo careful` (nightly with rust-src)
 #
 # Results are written to target/long/. Nothing runs at more than the lowest priority.
@@ -59,8 +62,11 @@ run_fuzz() {
 low() { nice -n 19 "$@"; }
 
 run_steps() {
-    CARGO_TARGET_DIR=$out/steps RUSTFLAGS="--cfg spandrel_steps" SPANDREL_STEPS=all \
-        low cargo test --quiet --release -p fuzz --test steps -- --nocapture --test-threads=1
+    local features
+    for features in "" shadow; do
+        CARGO_TARGET_DIR=$out/steps RUSTFLAGS="--cfg spandrel_steps" SPANDREL_STEPS=all \
+            low cargo test --quiet --release -p fuzz --features "$features" --test steps -- --nocapture --test-threads=1
+    done
 }
 
 run_faults() {
@@ -113,6 +119,16 @@ run_memcheck() {
     done
     rm -r "$work"
     echo "memcheck: $passed programs, no error"
+}
+
+# In ci/test.sh the seed is always the same.
+run_seeded() {
+    local run seed
+    for run in $(seq "${1:-3}"); do
+        seed=$(date +%s%N)
+        echo "seeded: run $run, SPANDREL_SEED=$seed"
+        SPANDREL_SEED=$seed SPANDREL_FACTOR=10 low cargo test --quiet --release -p fuzz --features shadow --test seeded
+    done
 }
 
 run_careful() {

@@ -33,13 +33,16 @@ part_debug() {
 part_release() { cargo test --quiet --release -p spandrel; }
 part_models() { ci/models.sh; }
 # What docs/RELIABILITY.md promises, in short: seeded cases over the doors and the floors, every call of the
-# system failing in turn, extremes, and a thread stopped at each place of every slow path. Attacks, forks,
+# system failing in turn, extremes, and a thread stopped at each place of every slow path, as Rust programs have
+# them and as the C library does (`shadow`). Attacks, forks,
 # threads and signals are programs of the part capi; the long forms are in ci/long.sh.
 part_reliability() {
     cargo test --quiet --release -p fuzz
     cargo test --quiet --release -p fuzz --features shadow --test seeded
     CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/steps" RUSTFLAGS="--cfg spandrel_steps" \
         cargo test --quiet --release -p fuzz --test steps
+    CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/steps" RUSTFLAGS="--cfg spandrel_steps" \
+        cargo test --quiet --release -p fuzz --features shadow --test steps
 }
 # The number of instructions of the fast path is exact, so it is a test; times are not.
 part_instructions() {
