@@ -455,7 +455,7 @@ fn lives(name: &str, all: bool, life: impl Fn(u8) + Sync, work: impl Fn(u8) + Sy
             // Until it is gone: a scope alone would return before its last instructions.
             thread.join().expect("it does not panic");
         });
-        drop(spandrel::stats());
+        let _ = spandrel::stats();
     };
     *PLACES.lock().expect("no panic") = Some(Vec::new());
     assert_eq!(run(usize::MAX, PATIENCE, life, |_| {}), End::Over);
