@@ -12,8 +12,8 @@
 #   ci/long.sh extremes           100 million objects of 8 bytes; 8 GiB live
 #   ci/long.sh soak [MINUTES]     drifting load with threads that come and go (30); chart and figures in
 #                                 target/long/soak
-#   ci/long.sh tsan               ThreadSanitizer, the standard library included, over all floors on several threads
-#                                 (nightly with rust-src)
+#   ci/long.sh tsan [RUNS]        ThreadSanitizer, the standard library included, over the seeded cases of all floors, with
+#                                 several threads in each (1 run; more are of the clock's seeds; nightly with rust-src)
 #   ci/long.sh memcheck           valgrind's memcheck over the C programs, the allocator not replaced
 #   ci/long.sh seeded [RUNS]      the seeded cases, ten times as many, each run (3) from a seed of its own: the clock's,
 #                                 printed
@@ -89,10 +89,16 @@ run_soak() {
 # given up the thread, and crash it. Address randomisation is off because its shadow does not know all of the
 # addresses that recent kernels use.
 run_tsan() {
-    local triple=x86_64-unknown-linux-gnu
-    CARGO_TARGET_DIR=$out/tsan RUSTFLAGS="-Zsanitizer=thread" TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" SPANDREL_SEVERAL=1 \
-        low setarch -R cargo +nightly test --quiet -Zbuild-std --target $triple --release -p fuzz \
-        --test seeded -- caches transfer spans pages
+    local triple=x86_64-unknown-linux-gnu run seed
+    for run in $(seq "${1:-1}"); do
+        # The first run is of the seed that ci/test.sh has.
+        seed=$([ "$run" = 1 ] && echo 20260731 || date +%s%N)
+        echo "tsan: run $run, SPANDREL_SEED=$seed"
+        CARGO_TARGET_DIR=$out/tsan RUSTFLAGS="-Zsanitizer=thread" SPANDREL_SEED=$seed SPANDREL_SEVERAL=1 \
+            TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1" \
+            low setarch -R cargo +nightly test --quiet -Zbuild-std --target $triple --release -p fuzz \
+            --test seeded -- caches transfer spans pages
+    done
 }
 
 # memcheck would put its own malloc in the place of ours; `nouserintercepts` leaves ours where it is. What glibc has not is
