@@ -71,14 +71,16 @@ fn every_block_by_itself() {
         (
             sum.0 + allocated.count,
             sum.1 + allocated.bytes,
-            sum.2 + place.freed,
-            sum.3,
-            sum.4 + place.lived,
+            sum.2 + place.lifetimes.iter().map(|lived| lived.freed).sum::<u64>(),
+            // None lives less than 100 microseconds.
+            sum.3 + place.lifetimes[..2].iter().map(|lived| lived.freed).sum::<u64>(),
+            sum.4 + place.lifetimes.iter().map(|lived| lived.lived).sum::<Duration>(),
         )
     });
     assert_eq!(sum.0, 50);
-    assert_eq!((sum.1, sum.2), (50 * 300, 50));
+    assert_eq!((sum.1, sum.2, sum.3), (50 * 300, 50, 0));
     assert!(sum.4 >= 50 * Duration::from_micros(100));
+    assert!(now.lifetimes().iter().map(|lived| lived.freed).sum::<u64>() >= 50);
     // Freed by another thread; and the peak stays.
     std::thread::spawn(move || drop((kept, large))).join().unwrap();
     let then = profile::snapshot();
@@ -112,6 +114,33 @@ fn sums_are_unbiased() {
     assert!(bytes.abs_diff(truth + (20 << 20)) < truth / 5, "{bytes} {truth}");
     assert!((2000..20_000).contains(&now.samples) && now.dropped == 0, "{}", now.samples);
     drop(kept);
+}
+
+/// Objects that hardly leave the bins of their thread: what is met is decided there.
+#[test]
+fn sums_are_unbiased_in_the_bins() {
+    const BYTES: usize = 96 << 20;
+    let _alone = alone();
+    // Of a whole class and of a part of one; one at a time, and up and down in the bin.
+    for (size, together) in [(64, 1), (64, 40), (65, 40), (1000, 1), (5000, 10)] {
+        profile::start(32 << 10).unwrap();
+        for _ in 0..BYTES / size / together {
+            drop(keep_some(together, size));
+        }
+        let places = of(&profile::snapshot(), "profile::keep_some");
+        profile::stop();
+        let ours = |place: &&Place| {
+            place.allocated.bytes.abs_diff(place.allocated.count * size as u64)
+                <= place.allocated.bytes / 50
+        };
+        let bytes: u64 = places.iter().filter(ours).map(|place| place.allocated.bytes).sum();
+        let freed: u64 =
+            places.iter().filter(ours).flat_map(|place| place.lifetimes).map(|l| l.freed).sum();
+        let whole = (BYTES / size / together * together * size) as u64;
+        // Some 3,000 samples: the standard deviation is below 2 %.
+        assert!(bytes.abs_diff(whole) < whole / 8, "{size} {together}: {bytes} of {whole}");
+        assert!((freed * size as u64).abs_diff(bytes) <= bytes / 20, "{size}: {freed} freed");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! M12: observed mode is switched on while owners store bounds of their bins. `src/cache/switch.rs`, and
-//! the slow paths of `src/cache/mod.rs` and `src/cache/rungs.rs`.
+//! M12: observed mode is switched on while owners store bounds of their bins, or another mode while they open
+//! them. `src/cache/switch.rs`, and the slow paths of `src/cache/mod.rs` and `src/cache/rungs.rs`.
 #![cfg(spandrel_model)]
 
 use loom_tests::floors::Ground;
@@ -13,6 +13,10 @@ use std::ptr;
 
 const CLASS: Class = Class::from_index(0);
 const OBJECTS: usize = 6;
+
+/// The mode in which every call is seen, and the one in which some allocations need not be.
+const ALL: u64 = 1;
+const LIGHT: u64 = 2;
 
 /// What one thread has to say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,8 +96,39 @@ fn begin(office: &Office) -> Answer {
 }
 
 fn switch(office: &Office) -> Answer {
-    office.caches.switch_on(1);
+    office.caches.switch_on(|_| ALL);
     Answer::Switched
+}
+
+/// A mode whose watcher need not see all allocations is on, and the bin holds objects.
+fn light_office() -> Office {
+    let office = office();
+    office.caches.switch_on(|_| LIGHT);
+    // SAFETY: main adopted it, and no other thread is there yet.
+    calls(&office, unsafe { &*office.mine });
+    office
+}
+
+/// Takes two objects, and in between lets allocations go the fast way.
+fn open(office: &Office) -> Answer {
+    // SAFETY: main adopted it for this thread.
+    let cache = unsafe { &*office.mine };
+    let mut fast = 0;
+    for _ in 0..2 {
+        // SAFETY: this thread owns the cache.
+        let object = match unsafe { cache.bin(CLASS).pop() } {
+            Some(object) => {
+                fast += 1;
+                object
+            }
+            None => office.caches.refill(cache, CLASS),
+        };
+        if office.caches.mode() == LIGHT {
+            office.caches.open(cache, CLASS, 0, LIGHT);
+        }
+        office.caches.below().give(CLASS, &mut [object]);
+    }
+    Answer::Fast(fast)
 }
 
 fn outcome(office: &Office, answers: &[Answer]) -> Outcome {
@@ -101,7 +136,8 @@ fn outcome(office: &Office, answers: &[Answer]) -> Outcome {
     for cache in office.caches.registry().iter() {
         let bin = cache.bin(CLASS);
         // SAFETY: all threads have joined; main has the caches.
-        assert!(bin.is_pinned() && unsafe { bin.pop() }.is_none(), "a pin is lost");
+        let fast = unsafe { bin.pop() };
+        assert!(bin.is_pinned() && !bin.is_open() && fast.is_none(), "a pin is lost");
         held += bin.len();
     }
     let below = office.caches.below().kept().len();
@@ -149,6 +185,23 @@ static BEGIN: Model<Office, Answer, Outcome> = Model {
     schedules: 10_000,
 };
 
+static OPEN: Model<Office, Answer, Outcome> = Model {
+    name: "M12 open",
+    setup: light_office,
+    threads: &[("open", open), ("switch", switch)],
+    crowd: &[("open", open), ("switch", switch), ("begin", begin)],
+    outcome,
+    expected: &[Outcome::AllSeen, Outcome::SomeUnseen],
+    bound: Some(3),
+    long: Some(5),
+    schedules: 10_000,
+};
+
+#[test]
+fn no_pin_of_an_open_bin_is_lost() {
+    OPEN.holds();
+}
+
 #[test]
 fn no_pin_is_lost() {
     SWITCH.holds();
@@ -161,5 +214,6 @@ fn no_pin_of_a_new_cache_is_lost() {
 
 red!(red_without_a_look: SWITCH, NoLook, "a pin is lost");
 red!(red_when_pins_come_before_the_mode: SWITCH, PinsFirst, "a pin is lost");
+red!(red_when_a_bin_is_opened_unseen: OPEN, OpenUnseen, "a pin is lost");
 #[cfg(spandrel_loom)]
 red!(red_when_the_look_comes_before_the_store: SWITCH, LookUnfenced, "a pin is lost");

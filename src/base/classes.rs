@@ -269,7 +269,7 @@ impl Class {
     /// Bytes of one object.
     #[inline(always)]
     pub const fn size(self) -> usize {
-        SHAPES[self.index()].size as usize
+        SIZES[self.index()] as usize
     }
 
     /// Objects that travel together.

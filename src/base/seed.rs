@@ -121,6 +121,8 @@ pub enum Seed {
     LookUnfenced,
     /// M12: the pins are set before the mode is.
     PinsFirst,
+    /// M12: the owner opens a bin and does not look whether the mode is still the one that allows it.
+    OpenUnseen,
 }
 
 /// Is this bug switched on?

@@ -2,13 +2,15 @@
 //! other place of ours. This floor gives them to each owner afresh and does not know what they mean.
 
 use core::sync::atomic::Ordering::Relaxed;
-use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32};
+use core::sync::atomic::{AtomicI64, AtomicU16, AtomicU32, AtomicU64};
 
 /// Written by the owner of the cache alone.
 #[derive(Debug)]
 pub struct Beside {
     /// Bytes until the heap profile looks at a block.
     pub left: AtomicI64,
+    /// Where its random numbers stand.
+    pub random: AtomicU64,
     /// The run of the profile that this was drawn for.
     pub run: AtomicU32,
     /// Whom the thread's blocks are put down to.
@@ -18,7 +20,12 @@ pub struct Beside {
 impl Beside {
     /// Nothing kept; all zero bits.
     pub const fn new() -> Self {
-        Self { left: AtomicI64::new(0), run: AtomicU32::new(0), tag: AtomicU16::new(0) }
+        Self {
+            left: AtomicI64::new(0),
+            random: AtomicU64::new(0),
+            run: AtomicU32::new(0),
+            tag: AtomicU16::new(0),
+        }
     }
 
     /// Another thread's now.

@@ -6,8 +6,8 @@
 //!
 //! A bin with an array is pinned by its bounds alone (`low` above, `end` below everything): what it holds
 //! stays, and the slow path reaches it. That is observed mode ([`switch`](super::switch)), and the only
-//! store that another thread makes here. In `end` the owner then keeps how many slots the array has, a
-//! number far below every address; whoever else pins leaves 0 there, and the owner corrects it.
+//! store that another thread makes here. A bin that is pinned so and whose owner has *opened* it sends some
+//! allocations the fast way; `end` then says how many bytes its array has, far below every address.
 //!
 //! The objects themselves are never read or written.
 
@@ -20,8 +20,8 @@ use core::ptr;
 /// Where a pointer to an object is kept.
 pub type Slot = *mut u8;
 
-/// More slots than any array has, and less than any address of one.
-const LONGEST: usize = 1 << 12;
+/// More bytes than any array has, and less than any address of one.
+const LONGEST: usize = 1 << 15;
 
 /// One class of one thread cache. Written by the thread that owns the cache, but for the bounds, which
 /// any thread may pin; `top` and `base` are read by reports on other threads.
@@ -125,17 +125,28 @@ impl Bin {
         top.addr().saturating_sub(base.addr()) / size_of::<Slot>()
     }
 
-    /// Sends every call the slow way and leaves what it holds. Any thread may; its owner says how many
-    /// slots the array has, others 0.
-    pub(super) fn pin_bounds(&self, capacity: usize) {
-        debug_assert!(capacity < LONGEST);
+    /// Sends every call the slow way and leaves what it holds. Any thread may.
+    pub(super) fn pin_bounds(&self) {
         self.low.set(ptr::without_provenance_mut(usize::MAX));
-        self.end.set(ptr::without_provenance_mut(capacity));
+        self.end.set(ptr::null_mut());
     }
 
     /// Whether every free goes the slow way, for want of an array or because the bounds are pinned.
     pub fn is_pinned(&self) -> bool {
         self.end.get().addr() < LONGEST
+    }
+
+    /// Of a bin with pinned bounds and an array of `capacity` slots: sends allocations the fast way that leave
+    /// at least `count` objects.
+    pub(super) fn open(&self, count: usize, capacity: usize) {
+        debug_assert!(capacity * size_of::<Slot>() < LONGEST);
+        self.low.set(self.base.load(Relaxed).wrapping_add(count));
+        self.end.set(ptr::without_provenance_mut(capacity * size_of::<Slot>()));
+    }
+
+    /// Whether some allocations may go the fast way.
+    pub fn is_open(&self) -> bool {
+        self.low.get().addr() != usize::MAX && !self.base.load(Relaxed).is_null()
     }
 
     /// Gives a bin with pinned bounds those of its array of `capacity` slots.
@@ -174,16 +185,19 @@ impl Bin {
         self.step(1);
     }
 
-    /// Keeps an object in a bin with pinned bounds, if its array is known to have room.
+    /// Keeps an object in a bin that is [open](Bin::open), if its array has room.
     ///
     /// # Safety
     /// The calling thread owns the bin's cache, and `object` is a free object of the bin's class.
     #[cfg(not(spandrel_model))]
     #[inline(always)]
-    pub(super) unsafe fn push_pinned(&self, object: *mut u8) -> bool {
-        let (end, top) = (self.end.get().addr(), self.top.load(Relaxed));
-        let held = top.addr().wrapping_sub(self.base.load(Relaxed).addr());
-        let room = end < LONGEST && held < end * size_of::<Slot>();
+    pub(super) unsafe fn push_open(&self, object: *mut u8) -> bool {
+        let bytes = self.end.get().addr();
+        if bytes >= LONGEST {
+            return false;
+        }
+        let top = self.top.load(Relaxed);
+        let room = top < self.base.load(Relaxed).wrapping_byte_add(bytes);
         if room {
             // SAFETY: there is room.
             unsafe { *top = object };
@@ -373,7 +387,7 @@ mod tests {
         unsafe {
             bin.set_array(array.as_mut_ptr(), 4);
             assert!(push(&bin, 1) && push(&bin, 2));
-            bin.pin_bounds(0);
+            bin.pin_bounds();
             assert!(bin.is_pinned() && !push(&bin, 3));
             assert_eq!((pop(&bin), bin.len(), bin.marked()), (None, 2, 0));
             bin.push_any(object(3));
@@ -393,22 +407,25 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_bin_takes_what_its_array_has_room_for_and_its_owner_has_said() {
+    fn an_open_bin_gives_what_it_may_and_takes_what_it_has_room_for() {
         let mut array = [ptr::null_mut(); 4];
         let bin = Bin::new();
-        // SAFETY: as above; two of the four slots are the bin's.
+        // SAFETY: as above; three of the four slots are the bin's.
         unsafe {
-            assert!(!bin.push_pinned(object(1)), "no array");
-            bin.set_array(array.as_mut_ptr(), 2);
-            assert!(!bin.push_pinned(object(1)), "its bounds are not pinned");
-            bin.pin_bounds(0);
-            assert!(!bin.push_pinned(object(1)), "whoever pinned it does not know the array");
-            bin.pin_bounds(2);
-            assert!(bin.is_pinned() && bin.push_pinned(object(1)) && bin.push_pinned(object(2)));
-            assert!(!bin.push_pinned(object(3)), "full");
-            assert_eq!((bin.len(), bin.pop_any()), (2, Some(object(2))));
+            assert!(!bin.push_open(object(1)), "no array");
+            bin.set_array(array.as_mut_ptr(), 3);
+            assert!(!bin.push_open(object(1)), "its bounds are not pinned");
+            bin.pin_bounds();
+            assert!(!bin.push_open(object(1)) && !bin.is_open(), "nobody has opened it");
+            bin.open(0, 3);
+            assert!(bin.is_pinned() && bin.is_open() && !push(&bin, 1));
+            assert!((1..=3).all(|n| bin.push_open(object(n))));
+            assert!(!bin.push_open(object(4)), "full");
+            bin.open(1, 3);
+            assert_eq!([pop(&bin), pop(&bin), pop(&bin)], [Some(3), Some(2), None]);
+            assert_eq!((bin.len(), bin.pop_any()), (1, Some(object(1))));
         }
-        assert_eq!(array[2..], [ptr::null_mut(); 2]);
+        assert_eq!(array[3], ptr::null_mut());
     }
 
     #[test]

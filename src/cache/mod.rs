@@ -412,7 +412,7 @@ impl<B: Objects> Caches<B> {
                     // What lies below the mark is in use: look lower down.
                     bin.mark(bin.len() / 2);
                 }
-                self.look_at(cache, owner, class);
+                self.look_at(cache, class);
                 // SAFETY: the caller owns the cache.
                 return unsafe { bin.pop_any() }.unwrap_or(ptr::null_mut());
             }
@@ -444,7 +444,7 @@ impl<B: Objects> Caches<B> {
                 owner.come_back(got * class.size());
                 all = self.sweep_sometimes(cache, owner);
             }
-            self.look_after(cache, owner, class, all);
+            self.look_after(cache, class, all);
             object
         })
     }
@@ -461,7 +461,7 @@ impl<B: Objects> Caches<B> {
                 death::double_free(object.addr());
             }
             if held < owner.capacity(class) && self.mode() != 0 {
-                self.look_at(cache, owner, class);
+                self.look_at(cache, class);
                 // SAFETY: the caller owns the cache and gives the object up; there is room.
                 return unsafe { bin.push_any(object) };
             }
@@ -483,7 +483,7 @@ impl<B: Objects> Caches<B> {
                 owner.surplus += class.size();
             }
             all |= self.sweep_sometimes(cache, owner);
-            self.look_after(cache, owner, class, all);
+            self.look_after(cache, class, all);
         });
     }
 

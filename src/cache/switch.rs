@@ -13,6 +13,9 @@
 //! so the owner's side costs one load; where the system has none, an owner may lose a pin, and sets it
 //! again on its next slow call for that bin.
 //!
+//! In a mode whose watcher need not see every allocation the owner may *open* a bin down to where it has to
+//! see one: that is a store of a bound too, and afterwards the owner looks whether the mode still is that one.
+//!
 //! Who switches off stores the mode and touches no bin: each is unpinned by its owner, on its next call.
 //! New caches need nothing: their bins have no array, and the first one they get is stored by the owner.
 
@@ -78,13 +81,13 @@ impl<B: Objects> Caches<B> {
         self.switch.change(to)
     }
 
-    /// Sets bits of the mode, and answers what it was. Every call that a thread begins after that, but
-    /// for what may be left of its bins where the system has no barrier, goes the slow way.
-    pub fn switch_on(&self, bits: u64) -> u64 {
+    /// Changes the mode to one that is on, and answers what it was. Every call that a thread begins after that,
+    /// but for what may be left of its bins where the system has no barrier, goes the slow way.
+    pub fn switch_on(&self, mut to: impl FnMut(u64) -> u64) -> u64 {
         if seed::on(Seed::PinsFirst) {
             self.pin_all();
         }
-        let was = self.switch.change(|mode| Some(mode | bits)).unwrap_or_else(|mode| mode);
+        let was = self.switch.change(|mode| Some(to(mode))).unwrap_or_else(|mode| mode);
         // Whatever it answers: see above.
         self.below.os().barrier();
         if !seed::on(Seed::PinsFirst) {
@@ -105,18 +108,31 @@ impl<B: Objects> Caches<B> {
     }
 
     /// The same where it was one bin, or (`all`) all of them.
-    pub(super) fn look_after(&self, cache: &ThreadCache, owner: &Owner, class: Class, all: bool) {
+    pub(super) fn look_after(&self, cache: &ThreadCache, class: Class, all: bool) {
         match all {
             true => self.look(cache),
-            false => self.look_at(cache, owner, class),
+            false => self.look_at(cache, class),
         }
     }
 
     /// The same where it was one bin.
     #[inline]
-    pub(super) fn look_at(&self, cache: &ThreadCache, owner: &Owner, class: Class) {
+    pub(super) fn look_at(&self, cache: &ThreadCache, class: Class) {
         if self.is_on() {
-            cache.bin(class).pin_bounds(owner.capacity(class));
+            cache.bin(class).pin_bounds();
+        }
+    }
+
+    /// In this mode the owner lets allocations of a class go the fast way that leave at least `count` objects.
+    pub fn open(&self, cache: &ThreadCache, class: Class, count: usize, mode: u64) {
+        let bin = cache.bin(class);
+        bin.open(count, cache.with_owner(|owner| owner.capacity(class)));
+        if seed::on(Seed::OpenUnseen) {
+            return;
+        }
+        light_fence();
+        if self.mode() != mode {
+            bin.pin_bounds();
         }
     }
 
@@ -151,22 +167,22 @@ impl ThreadCache {
         unsafe { self.bin(class).pop_any() }
     }
 
-    /// Keeps an object, whatever the bin's bounds say, if its array has room; the rest is
+    /// Keeps an object, if the bin is open and its array has room; the rest is
     /// [`Caches::spill`]'s.
     ///
     /// # Safety
     /// The calling thread owns the cache, or it is a pinned one; `object` is a free object of this class.
     #[inline(always)]
-    pub unsafe fn push_pinned(&self, class: Class, object: *mut u8) -> bool {
-        // SAFETY: the caller's promise; a pinned cache's bins have no array, and so no room.
-        unsafe { self.bin(class).push_pinned(object) }
+    pub unsafe fn push_open(&self, class: Class, object: *mut u8) -> bool {
+        // SAFETY: the caller's promise; a pinned cache's bins are not open.
+        unsafe { self.bin(class).push_open(object) }
     }
 }
 
 impl ThreadCache {
     fn pin_bounds(&self) {
         for bin in &self.bins {
-            bin.pin_bounds(0);
+            bin.pin_bounds();
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::os::linux::Linux;
 use crate::page::{Extent, PageHeap};
 use crate::span::{Objects, SpanTable, Spans};
 use crate::transfer::Transfer;
+use crate::watch::{mode, sample};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
@@ -110,11 +111,16 @@ pub fn take_slow(layout: Layout, class: Class) -> *mut u8 {
 // A function of its own, so that the short way needs no frame.
 #[cold]
 #[inline(never)]
-fn take_long(layout: Layout, class: Class) -> *mut u8 {
+pub fn take_long(layout: Layout, class: Class) -> *mut u8 {
     let visit = Visit::begin(true);
-    if BUILDING.mode() == 0 {
+    let mode = BUILDING.mode();
+    if mode == 0 || mode == mode::PROFILE_ALONE {
         let object = take_visiting(&visit, class);
         held::goes_out(object, class);
+        drop(visit);
+        if mode != 0 {
+            sampled::taken_long(object, layout.size(), class);
+        }
         return object;
     }
     drop(visit);
@@ -172,7 +178,7 @@ fn reclaim(visit: &Visit) {
 #[inline(never)]
 pub unsafe fn give_slow(object: *mut u8, words: usize, align: usize, class: Class) {
     // SAFETY: the caller's promise.
-    if sampled::alone() && unsafe { sampled::give(object, class) } {
+    if unsafe { sampled::give(object, class) } {
         return;
     }
     // SAFETY: as above.
@@ -184,15 +190,36 @@ pub unsafe fn give_slow(object: *mut u8, words: usize, align: usize, class: Clas
 #[inline(never)]
 unsafe fn give_long(object: *mut u8, words: usize, align: usize, class: Class) {
     let visit = Visit::begin(false);
-    if BUILDING.mode() == 0 {
-        // SAFETY: the caller's promise.
-        return unsafe { give_visiting(&visit, object, class) };
+    // SAFETY: the caller's promise.
+    if unsafe { give_unwatched(&visit, object, class) } {
+        return;
     }
     drop(visit);
     if let Some(block) = NonNull::new(object) {
         // SAFETY: the caller's promise.
         unsafe { observed::give(block, Some((words * 8, align))) }
     }
+}
+
+/// Takes an object back if nobody watches, or the heap profile alone.
+///
+/// # Safety
+/// As [`give_slow`].
+#[inline(always)]
+unsafe fn give_unwatched(visit: &Visit, object: *mut u8, class: Class) -> bool {
+    let mode = BUILDING.mode();
+    if mode != 0 && mode != mode::PROFILE_ALONE {
+        return false;
+    }
+    if mode != 0 {
+        sample::gone(object.addr());
+    }
+    // SAFETY: the caller's promise.
+    unsafe { give_visiting(visit, object, class) };
+    if mode != 0 {
+        sampled::reopen(class);
+    }
+    true
 }
 
 /// The same where the caller knows no size: the class is the page map's.
@@ -203,7 +230,7 @@ unsafe fn give_long(object: *mut u8, words: usize, align: usize, class: Class) {
 #[inline(never)]
 pub unsafe fn give_slow_bare(object: *mut u8, class: Class) {
     // SAFETY: the caller's promise.
-    if sampled::alone() && unsafe { sampled::give(object, class) } {
+    if unsafe { sampled::give(object, class) } {
         return;
     }
     // SAFETY: as above.
@@ -215,9 +242,9 @@ pub unsafe fn give_slow_bare(object: *mut u8, class: Class) {
 #[inline(never)]
 unsafe fn give_long_bare(object: *mut u8, class: Class) {
     let visit = Visit::begin(false);
-    if BUILDING.mode() == 0 {
-        // SAFETY: the caller's promise.
-        return unsafe { give_visiting(&visit, object, class) };
+    // SAFETY: the caller's promise.
+    if unsafe { give_unwatched(&visit, object, class) } {
+        return;
     }
     drop(visit);
     if let Some(block) = NonNull::new(object) {

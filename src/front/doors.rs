@@ -15,6 +15,7 @@ pub fn trim() {
     }
     stacks::trim(&addresses![
         building::take_slow,
+        building::take_long,
         building::take_large,
         building::take_large_zeroed,
         building::give_slow,

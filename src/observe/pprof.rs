@@ -2,7 +2,7 @@
 //!
 //! The messages are those of `profile.proto`, which pprof documents, written out by hand.
 
-use super::profile::{Blocks, Place, Profile};
+use super::profile::{Blocks, LIFETIMES, Place, Profile};
 use super::stack_names::{self, Call};
 use super::symbols::Symbols;
 use crate::watch::sample::Quiet;
@@ -41,7 +41,7 @@ impl Figure {
 }
 
 /// The figures of a sample, and their units, in the order in which they are written. The first four are those
-/// of Go's heap profiles.
+/// of Go's heap profiles. The last two come in samples of their own, with how long the blocks lived as a label.
 const TYPES: [(&str, &str); 8] = [
     ("alloc_objects", "count"),
     ("alloc_space", "bytes"),
@@ -69,32 +69,32 @@ impl Profile {
         let sample_type = TYPES.map(|(kind, unit)| out.value_type(kind, unit)).to_vec();
         let period_type = Some(out.value_type("space", "bytes"));
         let default_sample_type = out.string("inuse_space");
-        let tag = out.string("tag");
+        let (tag, lifetime) = (out.string("tag"), out.string("lifetime"));
         let mut sample = Vec::with_capacity(self.places.len());
         for place in &self.places {
             let calls = stack_names::calls(symbols, place.stack);
+            let location_id: Vec<u64> = calls.iter().map(|call| out.location(call)).collect();
+            let label = |key, str| proto::Label { key, str, ..Default::default() };
+            let tagged = place.tag.as_ref().map(|name| label(tag, out.string(name)));
             let Blocks { count, bytes } = place.allocated;
+            let (in_use, peak) = (place.in_use, place.peak);
+            let value = [count, bytes, in_use.count, in_use.bytes, peak.count, peak.bytes, 0, 0];
             sample.push(proto::Sample {
-                location_id: calls.iter().map(|call| out.location(call)).collect(),
-                value: [
-                    count,
-                    bytes,
-                    place.in_use.count,
-                    place.in_use.bytes,
-                    place.peak.count,
-                    place.peak.bytes,
-                    place.freed,
-                    u64::try_from(place.lived.as_nanos()).unwrap_or(u64::MAX),
-                ]
-                .map(|value| i64::try_from(value).unwrap_or(i64::MAX))
-                .to_vec(),
-                label: match &place.tag {
-                    Some(name) => {
-                        vec![proto::Label { key: tag, str: out.string(name), ..Default::default() }]
-                    }
-                    None => Vec::new(),
-                },
+                location_id: location_id.clone(),
+                value: value.map(signed).to_vec(),
+                label: tagged.into_iter().collect(),
             });
+            for (lived, name) in place.lifetimes.iter().zip(LIFETIMES) {
+                if lived.freed == 0 {
+                    continue;
+                }
+                let nanoseconds = u64::try_from(lived.lived.as_nanos()).unwrap_or(u64::MAX);
+                sample.push(proto::Sample {
+                    location_id: location_id.clone(),
+                    value: [0, 0, 0, 0, 0, 0, lived.freed, nanoseconds].map(signed).to_vec(),
+                    label: tagged.into_iter().chain([label(lifetime, out.string(name))]).collect(),
+                });
+            }
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let comment = match self.dropped {
@@ -163,6 +163,10 @@ impl Profile {
         );
         inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
     }
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 /// Strings, functions and places are written once and named by number.
@@ -283,20 +287,23 @@ impl<'a> Writer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observe::profile::Lifetime;
     use crate::watch::stacks;
     use std::io::Read;
     use std::time::Duration;
 
     fn profile() -> Profile {
         let blocks = |count, bytes| Blocks { count, bytes };
+        let mut lifetimes = [Lifetime::default(); LIFETIMES.len()];
+        lifetimes[2] = Lifetime { freed: 5, lived: Duration::from_millis(1) };
+        lifetimes[3] = Lifetime { freed: 1, lived: Duration::from_millis(2) };
         let place = Place {
             stack: stacks::capture(),
             tag: Some("tenant".to_owned()),
             allocated: blocks(10, 1000),
             in_use: blocks(4, 400),
             peak: blocks(7, 700),
-            freed: 6,
-            lived: Duration::from_millis(3),
+            lifetimes,
         };
         let untagged = Place { tag: None, ..place.clone() };
         Profile {
@@ -322,8 +329,19 @@ mod tests {
         assert!(text(message.comment[0]).starts_with("2 samples"));
         assert_eq!(message.duration_nanos, 1_000_000_000);
 
-        let [tagged, untagged] = &message.sample[..] else { panic!("{}", message.sample.len()) };
-        assert_eq!(tagged.value, [10, 1000, 4, 400, 7, 700, 6, 3_000_000]);
+        let [tagged, short, long, untagged, ..] = &message.sample[..] else {
+            panic!("{}", message.sample.len())
+        };
+        assert_eq!(tagged.value, [10, 1000, 4, 400, 7, 700, 0, 0]);
+        for (lived, value, name) in
+            [(short, [5, 1_000_000], "100 us to 1 ms"), (long, [1, 2_000_000], "1 ms to 10 ms")]
+        {
+            assert_eq!((&lived.value[..6], &lived.value[6..]), (&[0; 6][..], &value[..]));
+            assert_eq!(lived.location_id, tagged.location_id);
+            let labels: Vec<_> =
+                lived.label.iter().map(|label| (text(label.key), text(label.str))).collect();
+            assert_eq!(labels, [("tag", "tenant"), ("lifetime", name)]);
+        }
         assert_eq!(tagged.label.len(), 1);
         assert_eq!((text(tagged.label[0].key), text(tagged.label[0].str)), ("tag", "tenant"));
         assert!(untagged.label.is_empty() && untagged.location_id == tagged.location_id);

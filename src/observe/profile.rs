@@ -20,7 +20,7 @@
 
 use super::tags;
 use crate::watch::mode;
-use crate::watch::sample::{self, Amount, PART};
+use crate::watch::sample::{self, Amount, LIVES, PART};
 use crate::watch::stacks::depot::StackId;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -83,8 +83,10 @@ pub fn snapshot() -> Profile {
             allocated: Blocks::of(site.allocated),
             in_use: Blocks::of(site.in_use),
             peak: Blocks::of(site.peak),
-            freed: site.freed / PART,
-            lived: Duration::from_nanos(site.lived),
+            lifetimes: site.lived.map(|(parts, nanoseconds)| Lifetime {
+                freed: (parts + PART / 2) / PART,
+                lived: Duration::from_nanos(nanoseconds),
+            }),
         });
     });
     places.sort_by_key(|place| core::cmp::Reverse(place.in_use.bytes));
@@ -126,11 +128,33 @@ pub struct Place {
     pub in_use: Blocks,
     /// Its share when the heap was largest, to within a part in 64 of the heap.
     pub peak: Blocks,
-    /// Blocks that were freed.
+    /// How long the blocks lived that were freed: in less than 10 microseconds, in ten times that, and so on;
+    /// the last, 100 seconds and more.
+    pub lifetimes: [Lifetime; LIVES],
+}
+
+/// Blocks that were freed after about the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lifetime {
+    /// How many.
     pub freed: u64,
     /// How long they lived, all together.
     pub lived: Duration,
 }
+
+/// How long blocks live that are counted under each of [`Place::lifetimes`].
+pub const LIFETIMES: [&str; LIVES] = [
+    "under 10 us",
+    "10 us to 100 us",
+    "100 us to 1 ms",
+    "1 ms to 10 ms",
+    "10 ms to 100 ms",
+    "100 ms to 1 s",
+    "1 s to 10 s",
+    "10 s to 100 s",
+    "over 100 s",
+];
+const _: () = assert!(sample::SHORTEST == 10_000);
 
 /// One moment of a heap profile. Its places are sorted, the largest in use first.
 #[derive(Clone, Debug)]
@@ -156,5 +180,17 @@ impl Profile {
     /// Bytes allocated since the start, estimated.
     pub fn allocated(&self) -> u64 {
         self.places.iter().map(|place| place.allocated.bytes).sum()
+    }
+
+    /// How long the blocks lived that were freed since the start, estimated.
+    pub fn lifetimes(&self) -> [Lifetime; LIVES] {
+        std::array::from_fn(|n| {
+            let mut sum = Lifetime::default();
+            for place in &self.places {
+                sum.freed += place.lifetimes[n].freed;
+                sum.lived += place.lifetimes[n].lived;
+            }
+            sum
+        })
     }
 }

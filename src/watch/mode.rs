@@ -28,9 +28,12 @@ pub const GUARD: u64 = 1 << 6;
 pub const LEDGER: u64 = 1 << 30;
 /// Every bin is pinned. Follows from the others; alone it means that odd blocks are left.
 const PINNED: u64 = 1 << 29;
+/// Nobody watches but the heap profile, and owners may let allocations go the fast way again. Follows from
+/// the others, but a consumer who is about to be switched on takes it away before it pins the bins.
+const LIGHT: u64 = 1 << 28;
 
 /// The mode in which nobody watches but the heap profile.
-pub const PROFILE_ALONE: u64 = PROFILE | PINNED;
+pub const PROFILE_ALONE: u64 = PROFILE | PINNED | LIGHT;
 
 /// Consumers that need the ledger.
 const KEEPS_LEDGER: u64 = CHECK | CHECK_STACKS | LEAKS | TAGS;
@@ -54,12 +57,12 @@ pub fn on(bits: u64) {
     crate::front::doors::trim();
     let ledger = if bits & KEEPS_LEDGER != 0 { LEDGER } else { 0 };
     loop {
-        let was = BUILDING.switch_on(PINNED);
+        let was = BUILDING.switch_on(|mode| mode & !LIGHT | PINNED);
         if ledger != 0 && was & LEDGER == 0 {
             ledger::begin();
         }
-        // Another thread may have switched off meanwhile, and bins may be unpinned: once more.
-        let set = |mode| (mode & PINNED != 0).then_some(mode | bits | ledger);
+        // Another thread may have switched meanwhile, and bounds may not be pinned: once more.
+        let set = |mode| (mode & (PINNED | LIGHT) == PINNED).then(|| lit(mode | bits | ledger));
         if BUILDING.change_mode(set).is_ok() {
             return;
         }
@@ -76,10 +79,18 @@ const fn settled(mode: u64) -> u64 {
     let odd = mode / ODD != 0;
     if mode & KEEPS_LEDGER != 0 || odd {
         mode
-    } else if mode & !(LEDGER | PINNED) != 0 {
-        mode & !LEDGER
+    } else if mode & !(LEDGER | PINNED | LIGHT) != 0 {
+        lit(mode & !LEDGER)
     } else {
         0
+    }
+}
+
+/// A mode with [`LIGHT`] as it follows from the rest.
+const fn lit(mode: u64) -> u64 {
+    match mode & !LIGHT {
+        rest if rest == PROFILE | PINNED => rest | LIGHT,
+        rest => rest,
     }
 }
 
@@ -104,5 +115,14 @@ mod tests {
         assert_eq!(settled(PINNED | LEDGER | TRACE), PINNED | TRACE);
         assert_eq!(settled(PINNED | LEDGER | TAGS), PINNED | LEDGER | TAGS);
         assert_eq!(settled(PINNED | LEDGER | ODD), PINNED | LEDGER | ODD);
+        assert_eq!(settled(PINNED | LIGHT), 0);
+    }
+
+    #[test]
+    fn the_profile_alone_is_light() {
+        assert_eq!(settled(PINNED | LEDGER | PROFILE), PROFILE_ALONE);
+        assert_eq!(settled(PROFILE_ALONE), PROFILE_ALONE);
+        assert_eq!(lit(PROFILE_ALONE | TRACE), PROFILE | PINNED | TRACE);
+        assert_eq!(lit(PROFILE | PINNED | ODD), PROFILE | PINNED | ODD);
     }
 }

@@ -4,7 +4,8 @@
 //! drawn from an exponential distribution, so that every byte has the same chance, whatever the program's
 //! rhythm (a Poisson process). A block of `s` bytes is met with probability `1 - exp(-s/interval)`, and
 //! stands for the inverse of that many blocks: sums over samples are unbiased. With an interval of 1
-//! every block is met and stands for itself.
+//! every block is met and stands for itself. While nobody else watches, it is decided of objects in the bins,
+//! before anyone asks for them, which will be met ([`draw_among`]); the bytes are their class's then.
 //!
 //! A sampled block goes into a table by its address until it is freed, and into the sums of its *site*:
 //! the stack and the tag it was allocated under. A free asks a filter of counters first, of which
@@ -40,6 +41,11 @@ const SITES: usize = 1 << 15;
 const SLOTS: usize = 1 << 17;
 const SLOT_REACH: usize = 64;
 
+/// Spans of life that are told apart: the first is shorter than [`SHORTEST`] nanoseconds, each is ten times as
+/// long as the one before it, and the last has no end.
+pub const LIVES: usize = 9;
+pub const SHORTEST: u64 = 10_000;
+
 /// The copy of all sites that is the peak is renewed when the heap has outgrown it by one part in this.
 const PEAK_STEP: u64 = 64;
 
@@ -63,8 +69,8 @@ struct Place {
     allocated: [AtomicU64; 2],
     freed: [AtomicU64; 2],
     peak: [AtomicU64; 2],
-    /// Nanoseconds that the freed blocks lived, times blocks.
-    lived: AtomicU64,
+    /// Of the freed blocks, by [`span_of_life`]: how many, and the nanoseconds that they lived, times blocks.
+    lived: [[AtomicU64; 2]; LIVES],
 }
 
 #[derive(Debug)]
@@ -91,8 +97,8 @@ static TABLES: AtomicPtr<Tables> = AtomicPtr::new(ptr::null_mut());
 static FILTER: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
 const PAGE_SHIFT: u32 = 12;
 static INTERVAL_NOW: AtomicU64 = AtomicU64::new(INTERVAL as u64);
-/// Counts the starts; samples of earlier runs do not count. Every allocation reads it, so what samples write
-/// lies elsewhere.
+/// Counts the starts; samples of earlier runs do not count. Read often, so what samples write lies
+/// elsewhere.
 static RUN: CachePadded<AtomicU32> = CachePadded::new(AtomicU32::new(0));
 /// Sites in use.
 static USED: AtomicU32 = AtomicU32::new(0);
@@ -137,7 +143,7 @@ pub fn begin(interval: usize) -> bool {
         for sum in site.allocated.iter().chain(&site.freed).chain(&site.peak) {
             sum.store(0, Relaxed);
         }
-        site.lived.store(0, Relaxed);
+        site.lived.iter().flatten().for_each(|sum| sum.store(0, Relaxed));
     }
     USED.store(0, Relaxed);
     LIVE.store(0, Relaxed);
@@ -168,10 +174,14 @@ pub fn see(at: usize, size: usize) {
     /// Of threads that have no cache.
     static NOBODY: Beside = Beside::new();
     let thread = slot::existing().map_or(&NOBODY, ThreadCache::beside);
-    if due(thread, size) {
-        met(thread, at, size);
+    let another_run = thread.run.load(Relaxed) != RUN.load(Relaxed);
+    if (count_down(thread, size) || another_run) && reached(thread, size) {
+        born(at, size, size, thread.tag.load(Relaxed));
     }
 }
+
+/// More than any distance that is drawn.
+const QUIET: i64 = i64::MAX / 2;
 
 /// While this lives, what the running thread allocates is not sampled: it is the report's own.
 #[derive(Debug)]
@@ -186,11 +196,9 @@ impl Quiet {
     pub fn begin() -> Self {
         let left = slot::existing().map_or(0, |cache| {
             let thread = cache.beside();
-            let left = if thread.run.swap(RUN.load(Relaxed), Relaxed) == RUN.load(Relaxed) {
-                thread.left.load(Relaxed)
-            } else {
-                distance(INTERVAL_NOW.load(Relaxed))
-            };
+            begins_run(thread);
+            let left = thread.left.load(Relaxed);
+            // No program asks for so much that this falls below `QUIET`.
             thread.left.store(i64::MAX, Relaxed);
             left
         });
@@ -206,49 +214,91 @@ impl Drop for Quiet {
     }
 }
 
-/// Whether the thread that has asked for `size` bytes has come to one that is looked at, or does not know
-/// yet. Then [`met`] is to be called.
+/// Takes bytes off what is left to the next one that is looked at; whether it has come, or may have. Then
+/// [`reached`] knows.
 #[inline(always)]
-pub fn due(thread: &Beside, size: usize) -> bool {
-    let left = thread.left.load(Relaxed).wrapping_sub(size as i64);
-    thread.left.store(left, Relaxed);
-    left < 0 || thread.run.load(Relaxed) != RUN.load(Relaxed)
+pub fn count_down(thread: &Beside, bytes: usize) -> bool {
+    thread.left.store(thread.left.load(Relaxed).wrapping_sub(bytes as i64), Relaxed);
+    // Loaded again, so that the compiler may subtract in memory: only the owner stores.
+    thread.left.load(Relaxed) < 0
 }
 
-/// A block that is [`due`] was handed out: it is sampled, unless the thread has nothing to go by.
+/// So many bytes have been [counted down](count_down): whether one of them is looked at. If so, or if what was
+/// left is of another run, the next distance is drawn.
 #[cold]
 #[inline(never)]
-pub fn met(thread: &Beside, at: usize, size: usize) {
-    let run = RUN.load(Relaxed);
-    let interval = INTERVAL_NOW.load(Relaxed);
-    if thread.run.swap(run, Relaxed) != run {
-        // What is left was drawn for another run.
-        let left = distance(interval).wrapping_sub(size as i64);
+pub fn reached(thread: &Beside, bytes: usize) -> bool {
+    if begins_run(thread) {
+        let left = thread.left.load(Relaxed).wrapping_sub(bytes as i64);
         thread.left.store(left, Relaxed);
-        if left >= 0 {
-            return;
-        }
     }
-    // The distances do not remember where they began: from the end of this block on is as good.
-    thread.left.store(distance(interval), Relaxed);
-    born(at, size, thread.tag.load(Relaxed));
+    let met = thread.left.load(Relaxed) < 0;
+    if met {
+        // The distances do not remember where they began: from the end of this block on is as good.
+        thread.left.store(distance(thread), Relaxed);
+    }
+    met
+}
+
+/// If what the thread has left is of another run, it is drawn anew.
+fn begins_run(thread: &Beside) -> bool {
+    let run = RUN.load(Relaxed);
+    let another = thread.run.swap(run, Relaxed) != run;
+    if another {
+        let seed = RANDOM.fetch_add(STRIDE, Relaxed) ^ (&raw const RANDOM).addr() as u64;
+        thread.random.store(mixed(seed), Relaxed);
+        thread.left.store(distance(thread), Relaxed);
+    }
+    another
+}
+
+/// Which of `held` objects of `size` bytes in a bin will be met when they are handed out: each with its chance,
+/// whatever happens to the others. Answers how many lie up to and with the hottest of them; which of those
+/// below it will be is drawn when it is gone, as nothing has come to depend on it.
+pub fn draw_among(thread: &Beside, held: usize, size: usize) -> usize {
+    begins_run(thread);
+    let interval = INTERVAL_NOW.load(Relaxed);
+    if interval == 1 {
+        return held;
+    }
+    let uniform = uniform(thread);
+    // Mostly none, and then there is no need for the logarithm: it is at least so far from 1.
+    if uniform <= 1.0 - (held * size) as f64 / interval as f64 {
+        return 0;
+    }
+    held.saturating_sub(distance_of(uniform, interval) as usize / size)
+}
+
+/// An object that was [drawn](draw_among) is handed out for `size` bytes; its class has objects of `class` bytes.
+pub fn drawn(thread: &Beside, at: usize, size: usize, class: usize) {
+    // The report's own are left out.
+    if thread.left.load(Relaxed) < QUIET {
+        born(at, size, class, thread.tag.load(Relaxed));
+    }
 }
 
 /// Bytes to the next one that is looked at.
-fn distance(interval: u64) -> i64 {
-    if interval == 1 {
-        return -1;
+fn distance(thread: &Beside) -> i64 {
+    match INTERVAL_NOW.load(Relaxed) {
+        1 => -1,
+        interval => distance_of(uniform(thread), interval),
     }
-    let random = mixed(RANDOM.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed) ^ seed());
-    // Never 0, so its logarithm is finite.
-    let uniform = ((random >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+}
+
+fn distance_of(uniform: f64, interval: u64) -> i64 {
     (-uniform.ln() * interval as f64) as i64
 }
 
-fn seed() -> u64 {
-    // Differs from process to process where addresses do.
-    (&raw const RANDOM).addr() as u64
+/// Between 0 and 1, and neither, so its logarithm is finite.
+fn uniform(thread: &Beside) -> f64 {
+    let state = thread.random.load(Relaxed).wrapping_add(STRIDE);
+    thread.random.store(state, Relaxed);
+    ((mixed(state) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }
+
+/// Steps of a Weyl sequence, which [`mixed`] makes random numbers of (splitmix64: Steele, Lea and Flood,
+/// "Fast splittable pseudorandom number generators", 2014).
+const STRIDE: u64 = 0x9e37_79b9_7f4a_7c15;
 
 const fn mixed(mut word: u64) -> u64 {
     word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -256,11 +306,12 @@ const fn mixed(mut word: u64) -> u64 {
     word ^ word >> 31
 }
 
-/// What one sampled block of `size` bytes stands for: blocks in [`PART`]s, and bytes.
-fn weight(size: usize, interval: u64) -> (u64, u64) {
-    let size = size.max(1) as f64;
-    let met = if interval == 1 { 1.0 } else { -(-size / interval as f64).exp_m1() };
-    ((PART as f64 / met) as u64, (size / met) as u64)
+/// What one sampled block of `size` bytes, of which so many were `looked` at, stands for: blocks in [`PART`]s,
+/// and bytes.
+fn weight(size: usize, looked: usize, interval: u64) -> (u64, u64) {
+    let looked = looked.max(1) as f64;
+    let met = if interval == 1 { 1.0 } else { -(-looked / interval as f64).exp_m1() };
+    ((PART as f64 / met) as u64, (size.max(1) as f64 / met) as u64)
 }
 
 fn hash(at: usize) -> usize {
@@ -271,10 +322,10 @@ fn counter(at: usize) -> &'static AtomicU8 {
     &FILTER[(at >> PAGE_SHIFT) % FILTER.len()]
 }
 
-/// A sampled block was handed out.
-fn born(at: usize, size: usize, tag: u16) {
+/// A sampled block was handed out, of which so many bytes were `looked` at.
+fn born(at: usize, size: usize, looked: usize, tag: u16) {
     let Some(tables) = tables() else { return };
-    let (blocks, bytes) = weight(size, INTERVAL_NOW.load(Relaxed));
+    let (blocks, bytes) = weight(size, looked, INTERVAL_NOW.load(Relaxed));
     let run = RUN.load(Relaxed);
     SAMPLES.fetch_add(1, Relaxed);
     let Some(site) = site(tables, stacks::capture(), tag) else {
@@ -361,7 +412,8 @@ pub fn dying(at: usize) {
         if run == RUN.load(Relaxed) {
             let place = &tables.sites[site as usize % SITES];
             add(&place.freed, blocks, bytes);
-            place.lived.fetch_add(lived.saturating_mul(blocks) / PART, Relaxed);
+            let long = lived.saturating_mul(blocks) / PART;
+            add(&place.lived[span_of_life(lived)], blocks, long);
             let less = |live: u64| Some(live.saturating_sub(bytes));
             let _ = LIVE.fetch_update(Relaxed, Relaxed, less);
         }
@@ -369,9 +421,14 @@ pub fn dying(at: usize) {
     }
 }
 
-fn add(sums: &[AtomicU64; 2], blocks: u64, bytes: u64) {
+/// Which span of life so many nanoseconds are.
+fn span_of_life(nanoseconds: u64) -> usize {
+    (nanoseconds / SHORTEST).checked_ilog10().map_or(0, |power| (power as usize + 1).min(LIVES - 1))
+}
+
+fn add(sums: &[AtomicU64; 2], blocks: u64, more: u64) {
     sums[0].fetch_add(blocks, Relaxed);
-    sums[1].fetch_add(bytes, Relaxed);
+    sums[1].fetch_add(more, Relaxed);
 }
 
 /// The number of a site, a new one if it was not met before.
@@ -448,10 +505,8 @@ pub struct Site {
     pub in_use: Amount,
     /// What was in use when the heap was largest.
     pub peak: Amount,
-    /// Blocks that were freed, in [`PART`]s, and the nanoseconds they lived in all.
-    pub freed: u64,
-    /// See `freed`.
-    pub lived: u64,
+    /// Blocks that were freed, in [`PART`]s, and the nanoseconds they lived in all, by span of life.
+    pub lived: [(u64, u64); LIVES],
 }
 
 /// How the profile stands.
@@ -503,8 +558,7 @@ pub fn each_site(mut see: impl FnMut(Site)) {
                 bytes: allocated.bytes.saturating_sub(freed.bytes),
             },
             peak,
-            freed: freed.parts,
-            lived: place.lived.load(Relaxed),
+            lived: place.lived.each_ref().map(|[n, long]| (n.load(Relaxed), long.load(Relaxed))),
         });
     }
 }
