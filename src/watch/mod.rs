@@ -7,6 +7,8 @@
 //! lock, no waiting.
 
 #[cfg(not(spandrel_model))]
+mod chance;
+#[cfg(not(spandrel_model))]
 pub mod check;
 #[cfg(not(spandrel_model))]
 pub mod fault;

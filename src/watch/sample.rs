@@ -15,6 +15,7 @@
 //! All words here are sums and guesses for a report. They order nothing but a key's own row, and a reader
 //! sees other threads' samples in progress as there or not there.
 
+use super::chance;
 use super::stacks::{self, depot::StackId};
 use crate::cache::beside::Beside;
 use crate::cache::{ThreadCache, slot};
@@ -286,7 +287,7 @@ fn distance(thread: &Beside) -> i64 {
 }
 
 fn distance_of(uniform: f64, interval: u64) -> i64 {
-    (-uniform.ln() * interval as f64) as i64
+    (-chance::ln(uniform) * interval as f64) as i64
 }
 
 /// Between 0 and 1, and neither, so its logarithm is finite.
@@ -310,7 +311,7 @@ const fn mixed(mut word: u64) -> u64 {
 /// and bytes.
 fn weight(size: usize, looked: usize, interval: u64) -> (u64, u64) {
     let looked = looked.max(1) as f64;
-    let met = if interval == 1 { 1.0 } else { -(-looked / interval as f64).exp_m1() };
+    let met = if interval == 1 { 1.0 } else { chance::within(looked / interval as f64) };
     ((PART as f64 / met) as u64, (size.max(1) as f64 / met) as u64)
 }
 
