@@ -1,5 +1,5 @@
 //! The chances of the heap profile, without the mathematics library: a program that has no other use for it
-//! would load it for two functions, and keep some 300 KiB of it resident.
+//! would load it for two functions, and keep the pages around them resident.
 
 use core::f64::consts::{LN_2, SQRT_2};
 
