@@ -185,6 +185,29 @@ impl Bin {
         self.step(1);
     }
 
+    /// Keeps an object at index `at`; what lay there goes on top.
+    ///
+    /// # Safety
+    /// As [`Bin::push_any`]; the bin holds at least `at` objects.
+    pub(super) unsafe fn insert(&self, at: usize, object: *mut u8) {
+        let (top, slot) = (self.top.load(Relaxed), self.base.load(Relaxed).wrapping_add(at));
+        // In this order, so that whoever looks in between finds each of them.
+        // SAFETY: there is room, and `slot` is `top` or a slot below it.
+        unsafe { *top = *slot };
+        self.step(1);
+        // SAFETY: as above.
+        unsafe { *slot = object };
+    }
+
+    /// Sends every free the slow way, and allocations that would leave fewer than `count` objects.
+    pub(super) fn part(&self, count: usize) {
+        let base = self.base.load(Relaxed);
+        if !base.is_null() {
+            self.low.set(base.wrapping_add(count));
+            self.end.set(base);
+        }
+    }
+
     /// Keeps an object in a bin that is [open](Bin::open), if its array has room.
     ///
     /// # Safety

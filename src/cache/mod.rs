@@ -5,6 +5,7 @@
 //! [`registry`] keeps the caches of all threads; [`slot`] ties one to the running thread; [`switch`] sends
 //! every call of all of them the slow way.
 
+mod apart;
 pub mod beside;
 pub mod bin;
 mod journal;
@@ -25,6 +26,7 @@ use crate::base::sync::unseen::AtomicU64;
 use crate::base::sync::{AtomicPtr, AtomicU32, UnsafeCell, acquire_fence};
 use crate::os::{Os, Zeroed, metadata_bytes};
 use crate::span::Objects;
+use apart::Apart;
 use bin::Bin;
 use core::ptr;
 use crossbeam_utils::CachePadded;
@@ -86,6 +88,7 @@ struct Owner {
     /// Rung plus one of each bin, 0 for a bin without an array.
     rungs: [u8; CLASSES],
     last: [Event; CLASSES],
+    apart: [Apart; CLASSES],
     calls: u32,
     budget: u32,
     used: u32,
@@ -121,6 +124,7 @@ impl ThreadCache {
                 owner: UnsafeCell::new(Owner {
                     rungs: [0; CLASSES],
                     last: [Event::None; CLASSES],
+                    apart: [Apart::NO; CLASSES],
                     calls: 0,
                     budget: 0,
                     used: 0,
@@ -327,6 +331,7 @@ impl<B: Objects> Caches<B> {
             *owner = Owner {
                 rungs: [0; CLASSES],
                 last: [Event::None; CLASSES],
+                apart: [Apart::NO; CLASSES],
                 calls: 0,
                 budget: sizing::BUDGET,
                 used: 0,
@@ -405,6 +410,12 @@ impl<B: Objects> Caches<B> {
     pub fn refill(&self, cache: &ThreadCache, class: Class) -> *mut u8 {
         let bin = cache.bin(class);
         cache.with_owner(|owner| {
+            let thin = self.is_thin(class);
+            if thin {
+                self.clear_apart(cache, class);
+            } else if owner.apart[class.index()].count(bin).is_some() {
+                self.join(cache, owner, class);
+            }
             if !bin.is_empty() {
                 // Only the mark was in the way, or a pin.
                 if self.mode() == 0 {
@@ -438,6 +449,9 @@ impl<B: Objects> Caches<B> {
                 unsafe { bin.set_len(got.saturating_sub(1)) };
             }
             cache.journal.done();
+            if thin {
+                self.part(cache, owner, class, 0);
+            }
             let mut all = false;
             if got != 0 {
                 owner.surplus = owner.surplus.saturating_sub(got * class.size());
@@ -464,6 +478,16 @@ impl<B: Objects> Caches<B> {
                 self.look_at(cache, class);
                 // SAFETY: the caller owns the cache and gives the object up; there is room.
                 return unsafe { bin.push_any(object) };
+            }
+            if self.is_thin(class) {
+                // SAFETY: the caller's promise.
+                unsafe { self.keep_apart(cache, owner, class, object) };
+                self.sweep_sometimes(cache, owner);
+                // Any bin may have got other bounds.
+                return self.look(cache);
+            }
+            if owner.apart[class.index()].count(bin).is_some() {
+                self.join(cache, owner, class);
             }
             self.unpin(cache, owner, class);
             let capacity = self.climb(cache, owner, class, Event::Overflow);

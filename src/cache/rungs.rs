@@ -1,6 +1,7 @@
 //! How bins grow and shrink: by rungs of a ladder of capacities ([`sizing`] has the numbers), what goes to the
 //! floor below when one is full, and what is given back when a thread does not come for it.
 
+use super::apart::Apart;
 use super::{Caches, Mapped, Owner, ThreadCache, add, bin, ptr, sizing};
 use crate::base::classes::Class;
 use crate::span::Objects;
@@ -28,7 +29,7 @@ impl<B: Objects> Caches<B> {
     ) -> usize {
         let last = core::mem::replace(&mut owner.last[class.index()], now);
         let rungs = owner.rungs[class.index()] as usize;
-        if self.below.is_thin(class) {
+        if self.mode() != 0 && self.below.is_thin(class) {
             self.forgo(cache, owner, class);
             return 0;
         }
@@ -54,7 +55,8 @@ impl<B: Objects> Caches<B> {
 
     /// Gives all that a bin holds to the floor below, and its array up.
     pub(super) fn forgo(&self, cache: &ThreadCache, owner: &mut Owner, class: Class) {
-        self.give_oldest(cache, class, cache.bin(class).len());
+        self.give_first(cache, class, cache.bin(class).len());
+        owner.apart[class.index()] = Apart::NO;
         let rungs = core::mem::replace(&mut owner.rungs[class.index()], 0) as usize;
         if rungs != 0 {
             owner.used -= sizing::cost(class, rungs - 1);
@@ -76,6 +78,19 @@ impl<B: Objects> Caches<B> {
     /// Gives the `count` oldest objects of a bin to the floor below and keeps the hottest; of larger
     /// objects the highest go.
     pub(super) fn give_oldest(&self, cache: &ThreadCache, class: Class, count: usize) {
+        if class.size() > sizing::SCATTERED {
+            // SAFETY: the caller owns the cache.
+            let objects = unsafe { cache.bin(class).objects() };
+            if count < objects.len() {
+                // The lowest stay, whatever their age, so that the spans above may end.
+                objects.sort_unstable_by(|a, b| b.cmp(a));
+            }
+        }
+        self.give_first(cache, class, count);
+    }
+
+    /// Gives the first `count` objects of a bin's array to the floor below.
+    pub(super) fn give_first(&self, cache: &ThreadCache, class: Class, count: usize) {
         if count == 0 {
             return;
         }
@@ -86,10 +101,6 @@ impl<B: Objects> Caches<B> {
         let journal = &cache.journal;
         journal.giving(class);
         let mut given = 0;
-        if count < held && class.size() > sizing::SCATTERED {
-            // The lowest stay, whatever their age, so that the spans above may end.
-            objects.sort_unstable_by(|a, b| b.cmp(a));
-        }
         for batch in objects[..count].chunks_mut(class.batch()) {
             given += batch.len();
             self.below.give_noting(class, batch, || journal.given(given));
@@ -132,6 +143,11 @@ impl<B: Objects> Caches<B> {
         add(&cache.counters.sweeps, 1);
         for class in Class::all() {
             let bin = cache.bin(class);
+            if let Some(count) = owner.apart[class.index()].count(bin) {
+                self.give_first(cache, class, count);
+                self.part(cache, owner, class, 0);
+                continue;
+            }
             let unused = bin.marked();
             if unused > 0 {
                 self.give_oldest(cache, class, sizing::surplus(unused));

@@ -73,8 +73,8 @@ pub trait Objects {
         0
     }
 
-    /// Whether much is free in the spans of a class, of large objects: then keep nothing above them, so
-    /// that what is freed in the last of them stays there.
+    /// Whether much is free in the spans of a class: then what is freed goes home before it is handed out
+    /// again, so that the last of them end.
     fn is_thin(&self, _: Class) -> bool {
         false
     }

@@ -2,8 +2,8 @@
 //!
 //! Takers go to the lowest spans, so the highest of a class that loses ground would end one after the
 //! other, did not the caches hand out again what is freed there before a taker comes to the spans at
-//! all: then each of those spans keeps a few objects, in turns, for as long as the class is in use. A
-//! class that is found thin gets no place in the caches until it is not.
+//! all: then each of those spans keeps a few objects, in turns, for as long as the class is in use. Of a
+//! class that is found thin nothing that was freed stays in the caches until it is not.
 
 use super::{Span, Spans};
 use crate::base::classes::{CLASSES, Class, Use};
@@ -18,9 +18,9 @@ const EVERY_MS: u64 = 250;
 const EVERY_GROWTH: u64 = 2 << 20;
 const GROWTH_PART: u64 = 32;
 /// Objects up to this size are fetched from spans at a cost that tells.
-const LARGE: usize = 512;
+const LARGE: usize = 256;
 /// Free bytes below which no class is thin: what a thin one costs in time is not worth less.
-const FREE: usize = 4 << 20;
+const FREE: usize = 512 << 10;
 
 /// What was found last. Any thread, relaxed: a late look costs memory or time, nothing else.
 #[derive(Debug)]
@@ -47,10 +47,10 @@ impl Survey {
     }
 }
 
-/// Whether a class with so many bytes of objects, so many of them free, is thin: at a quarter free, and
-/// from then on until it is an eighth.
+/// Whether a class with so many bytes of objects, so many of them free, is thin: at an eighth free, and
+/// from then on until it is a sixteenth.
 fn thin(bytes: usize, free: usize, was: bool) -> bool {
-    free >= FREE / (1 + usize::from(was)) && free * (if was { 8 } else { 4 }) > bytes
+    free >= FREE / (1 + usize::from(was)) && free * (if was { 16 } else { 8 }) > bytes
 }
 
 impl<O: Os> Spans<O> {
@@ -108,13 +108,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thin_at_a_quarter_until_an_eighth() {
-        assert!(!thin(32 << 20, 8 << 20, false));
-        assert!(thin(32 << 20, (8 << 20) + 1, false));
-        assert!(thin(32 << 20, (4 << 20) + 1, true));
-        assert!(!thin(32 << 20, 4 << 20, true));
-        assert!(!thin(4 << 20, FREE - 1, false));
-        assert!(thin(4 << 20, FREE / 2, true));
+    fn thin_at_an_eighth_until_a_sixteenth() {
+        assert!(!thin(32 << 20, 4 << 20, false));
+        assert!(thin(32 << 20, (4 << 20) + 1, false));
+        assert!(thin(32 << 20, (2 << 20) + 1, true));
+        assert!(!thin(32 << 20, 2 << 20, true));
+        assert!(!thin(1 << 20, FREE - 1, false));
+        assert!(thin(1 << 20, FREE / 2, true));
         assert!(!thin(0, 0, true));
     }
 }
