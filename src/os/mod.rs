@@ -108,8 +108,8 @@ pub trait Os: Sync {
     /// longer than the second. On `true` the first is gone; on `false` the target may be.
     unsafe fn move_onto(&self, at: NonNull<u8>, old: usize, to: NonNull<u8>, new: usize) -> bool;
 
-    /// Makes whole pages read as zero, whatever they held, and answers how many bytes of them had
-    /// memory behind them. Where none was, none is afterwards; the rest is written, or (`drop`)
+    /// Makes whole pages read as zero, whatever they held, and answers how many bytes of them held
+    /// something else, about. Where no memory was, none is afterwards; the rest is written, or (`drop`)
     /// returned like [`Os::purge`] does.
     ///
     /// # Safety

@@ -225,9 +225,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         let (window, first) = self.claim_counted(grain, order, count, counted)?;
         let fresh = window.soil(first, count, |first, count| self.clear(window, first, count));
         self.admitted(counted, fresh * GRANULE);
-        if fresh == count {
-            window.set_watched(first, true);
-        }
+        window.set_watched(first, true);
         Some(Run { window, first, zeroed: true })
     }
 
@@ -241,17 +239,15 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         };
         if bytes < LOOK_FROM || !bytes.is_multiple_of(self.os.page_size()) {
             // SAFETY: the caller's granules.
-            unsafe { at.write_bytes(0, bytes) };
-            return window.set_watched(first, false);
+            return unsafe { at.write_bytes(0, bytes) };
         }
-        let drop = self.zeroing.drops(bytes);
         // SAFETY: the caller's granules, whole pages.
-        let resident = unsafe { self.os.clear(at, bytes, drop) };
-        // The block that began here last had as many granules, so what is resident is its user's doing.
+        let held = unsafe { self.os.clear(at, bytes, self.zeroing.drops()) };
+        // The block that began here last was zeroed and had as many granules: what it holds is its user's
+        // doing.
         if window.watched(first) && window.length(first) == count {
-            self.zeroing.learn(resident * 2 >= bytes);
+            self.zeroing.learn(held * 2 >= bytes);
         }
-        window.set_watched(first, drop || resident == 0);
     }
 
     fn claim_counted(

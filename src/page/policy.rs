@@ -153,38 +153,24 @@ impl Policy {
 pub struct Zeroing {
     /// Blocks in a row, up to [`SURE`], that were hardly touched.
     untouched: AtomicU8,
-    /// Counts the blocks that were written, to drop one now and then and see.
-    written: AtomicU8,
 }
 
 const SURE: u8 = 4;
-/// One in so many is dropped against the guess: what its user does tells whether the guess holds.
-const TRY_EVERY: u8 = 32;
-/// Only blocks up to this size: the wrong guess costs a fault for every page.
-const TRY_UP_TO: usize = 512 << 10;
 
 impl Zeroing {
     const_fn! {
         /// Zeroed blocks get used; all zero bits.
         pub fn new() -> Self {
-            Self { untouched: AtomicU8::new(0), written: AtomicU8::new(0) }
+            Self { untouched: AtomicU8::new(0) }
         }
     }
 
-    /// Whether the next block, of `bytes`, should be dropped rather than written.
-    pub fn drops(&self, bytes: usize) -> bool {
-        if self.untouched.load(Relaxed) >= SURE {
-            return true;
-        }
-        if bytes > TRY_UP_TO {
-            return false;
-        }
-        let written = self.written.load(Relaxed).wrapping_add(1);
-        self.written.store(written, Relaxed);
-        written.is_multiple_of(TRY_EVERY)
+    /// Whether the next block should be dropped rather than written.
+    pub fn drops(&self) -> bool {
+        self.untouched.load(Relaxed) >= SURE
     }
 
-    /// A block that had no memory behind it when it was handed out has come back.
+    /// A block that was handed out zeroed has come back.
     pub fn learn(&self, touched: bool) {
         let untouched = self.untouched.load(Relaxed);
         let next = if touched { untouched / 2 } else { (untouched + 1).min(SURE) };
@@ -213,13 +199,14 @@ mod tests {
     #[test]
     fn zeroed_blocks_are_dropped_once_they_are_seen_untouched() {
         let zeroing = Zeroing::new();
-        let drops = |n: usize| (0..n).filter(|_| zeroing.drops(TRY_UP_TO)).count();
-        assert!(!(0..100).any(|_| zeroing.drops(TRY_UP_TO + 1)));
-        assert_eq!(drops(TRY_EVERY as usize * 4), 4, "now and then, to see");
-        (0..SURE).for_each(|_| zeroing.learn(false));
-        assert_eq!(drops(100), 100);
+        assert!(!zeroing.drops());
+        (0..SURE).for_each(|_| {
+            assert!(!zeroing.drops());
+            zeroing.learn(false);
+        });
+        assert!(zeroing.drops());
         zeroing.learn(true);
-        assert!(drops(TRY_EVERY as usize) <= 1, "one that is touched is enough");
+        assert!(!zeroing.drops(), "one that is touched is enough");
     }
 
     #[test]

@@ -57,8 +57,8 @@ pub struct Window<M> {
     /// Granules of the block that starts here, if it is large or has a mapping of its own. Only its
     /// holder.
     lengths: [AtomicU32; GRANULES_PER_WINDOW],
-    /// Granules at which a zeroed block began that had no memory behind it. Only the holder of a
-    /// granule touches its bit.
+    /// Granules at which the last block was handed out zeroed. Only the holder of a granule touches its
+    /// bit.
     watched: [AtomicU64; HUGEPAGES_PER_WINDOW],
     /// The class word of each granule, see [`Use`]. Written by the holder of the granule.
     uses: [AtomicU16; GRANULES_PER_WINDOW],
@@ -205,12 +205,12 @@ impl<M> Window<M> {
         self.lengths[first.index()].store(granules as u32, Relaxed);
     }
 
-    /// Whether the zeroed block that began at this granule last had no memory behind it.
+    /// Whether the block that began at this granule last was handed out zeroed.
     pub(in crate::page) fn watched(&self, first: Granule) -> bool {
         self.watched[first.hugepage().index()].load(Relaxed) & (1 << first.bit()) != 0
     }
 
-    /// Notes whether a zeroed block that begins at this granule has no memory behind it.
+    /// Notes whether the block that begins at this granule is handed out zeroed.
     pub(in crate::page) fn set_watched(&self, first: Granule, watched: bool) {
         let word = &self.watched[first.hugepage().index()];
         if self.watched(first) != watched {
