@@ -548,8 +548,8 @@ fn mappings_are_bounded_when_large_blocks_move() {
     }
 }
 
-/// Automatic: none for a small heap, from the third hugepage on for what will be used all over, each once; never:
-/// none.
+/// Automatic: none for a small heap, from the third hugepage on, if two are full, for what will be used all over,
+/// each once; never: none.
 #[test]
 fn hugepages_are_asked_for_once_the_heap_is_large() {
     for policy in [HugepagePolicy::Auto, HugepagePolicy::Never] {

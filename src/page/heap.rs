@@ -27,8 +27,9 @@ const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 /// Below this many bytes writing zeros is cheaper than asking what is there.
 const LOOK_FROM: usize = 128 << 10;
 
-/// With this many hugepages in use the heap is large enough for the system's to pay: from the third on.
-const LARGE_HEAP: u32 = 3;
+/// With so much memory behind it the heap is large enough for the system's hugepages to pay: from the third on,
+/// if two are full. Blocks of some hundred KiB spread a heap of one MiB over three.
+const LARGE_HEAP: usize = 2 * HUGEPAGE;
 
 /// A block of this many hugepages is worth a look for memory that lies idle elsewhere.
 const MANY: usize = 8;
@@ -425,10 +426,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
     /// Whether the heap is large enough for hugepages to pay: a small process pays for no page it does
     /// not touch.
     fn is_large(&self) -> bool {
-        let mut windows = self.windows();
-        windows
-            .next()
-            .is_some_and(|first| first.hugepages_in_use() >= LARGE_HEAP || windows.next().is_some())
+        self.counters.backed.load(Relaxed) >= LARGE_HEAP
     }
 
     /// Once the heap is large, asks the system for hugepages behind claimed ones that will be used all

@@ -20,7 +20,7 @@ const PRESS_MS: u64 = 100;
 /// do not fit, higher up, or for another kind of block.
 const PAY_EVERY: usize = HUGEPAGE;
 /// A heap up to this size does not pay.
-const PAY_FROM: usize = 16 * HUGEPAGE;
+const PAY_FROM: usize = 4 * HUGEPAGE;
 /// One part in so many may lie idle. What is above that pays for what is new, so that what is resident
 /// grows only with what is in use.
 const IDLE_PART: usize = 8;
