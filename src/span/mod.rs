@@ -204,7 +204,7 @@ impl<O: Os> Spans<O> {
     fn take_hinted(&self, class: Class, out: &mut [*mut u8]) -> usize {
         let mut got = 0;
         for window in self.pages.windows() {
-            let hints = &window.above.hints[class.index()];
+            let hints = window.above.hints(class);
             let mut from = 0;
             while got < out.len()
                 && let Some(index) = hints.first(from)

@@ -2,15 +2,15 @@
 
 use super::state::State;
 use crate::base::classes::{CLASSES, Class};
-use crate::base::hints::Hints;
+use crate::base::hints::{HintSet, HintsTable, runs};
 use crate::base::sync::{AtomicU64, Ordering};
 use crate::base::units::{GRANULE_SHIFT, GRANULES_PER_WINDOW, Granule};
 use crate::os::Zeroed;
 use crate::page::Window;
 use core::ptr;
 
-const HINT_LEAVES: usize = GRANULES_PER_WINDOW.div_ceil(64);
-const HINT_TOPS: usize = HINT_LEAVES.div_ceil(64);
+const HINT_RUNS: usize = runs(GRANULES_PER_WINDOW);
+const HINT_TOPS: usize = GRANULES_PER_WINDOW.div_ceil(64 * 64);
 
 /// Objects of this size or more need at most [`WORDS`] words of bits per granule.
 const DENSE_BELOW: usize = 64;
@@ -25,7 +25,7 @@ pub struct SpanTable {
     /// See [`State`]. Any thread.
     states: [AtomicU64; GRANULES_PER_WINDOW],
     /// Per class: which spans probably have free objects. Any thread.
-    pub(super) hints: [Hints<HINT_TOPS, HINT_LEAVES>; CLASSES],
+    hints: HintsTable<CLASSES, HINT_TOPS, HINT_RUNS>,
     /// 1 = free. Set by any thread that gives, cleared by the owner alone.
     bits: [[AtomicU64; WORDS]; GRANULES_PER_WINDOW],
     /// The same for classes below [`DENSE_BELOW`].
@@ -38,10 +38,17 @@ unsafe impl Zeroed for SpanTable {
     fn zeroed() -> Self {
         Self {
             states: array![AtomicU64::new(0); GRANULES_PER_WINDOW],
-            hints: array![Hints::new(); CLASSES],
+            hints: HintsTable::new(),
             bits: array![array![AtomicU64::new(0); WORDS]; GRANULES_PER_WINDOW],
             dense_bits: array![array![AtomicU64::new(0); DENSE_WORDS]; GRANULES_PER_WINDOW],
         }
+    }
+}
+
+impl SpanTable {
+    /// Which spans of a class probably have free objects.
+    pub(super) fn hints(&self, class: Class) -> HintSet<'_> {
+        self.hints.set(class.index())
     }
 }
 
@@ -75,8 +82,8 @@ impl<'a> Span<'a> {
     }
 
     /// The hints of its class in its window.
-    pub(super) fn hints(&self) -> &'a Hints<HINT_TOPS, HINT_LEAVES> {
-        &self.window.above.hints[self.class.index()]
+    pub(super) fn hints(&self) -> HintSet<'a> {
+        self.window.above.hints(self.class)
     }
 
     /// Its free bits, exactly as many words as its objects need.
