@@ -560,6 +560,11 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         }
     }
 
+    /// Bytes of granules that got memory behind them so far: of what was counted, what slow paths ask for.
+    pub fn fresh(&self) -> u64 {
+        self.counters.fresh.load(Relaxed)
+    }
+
     /// What was counted, with the bytes mapped for metadata and for blocks of their own.
     pub fn counts(&self) -> PageCounts {
         let c = &self.counters;

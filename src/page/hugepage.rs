@@ -5,6 +5,8 @@
 //! same arithmetic serves granules in a hugepage and hugepages in a word of the map. Pure functions;
 //! the compare-and-swaps around them are in [`window`](super::window).
 
+use crate::base::units::bit_range;
+
 /// `STARTS[k]`: the bits where a run of order k may begin.
 const STARTS: [u64; 7] = [
     u64::MAX,
@@ -39,6 +41,33 @@ pub const fn orders(word: u64) -> u32 {
     found
 }
 
+/// Whether `word` has a maximal free run of this order: one bit of [`orders`], for less.
+pub const fn has(word: u64, order: u32) -> bool {
+    let mut runs = word;
+    let mut at = 0;
+    while at < order as usize {
+        runs = double(runs, at);
+        at += 1;
+    }
+    let bigger = if at < 6 { double(runs, at) } else { 0 };
+    let covered = if at < 6 { bigger | (bigger << (1 << at)) } else { 0 };
+    runs & !covered != 0
+}
+
+/// The order of the maximal free run of which that of `order` at `first` is part.
+pub const fn merged(word: u64, first: u32, order: u32) -> u32 {
+    let (mut first, mut order) = (first, order);
+    while order < 6 {
+        let buddy = bit_range(first ^ (1 << order), 1 << order);
+        if word & buddy != buddy {
+            break;
+        }
+        first &= !(1 << order);
+        order += 1;
+    }
+    order
+}
+
 /// The first bit of the free run that best serves `order`: in the smallest maximal run that is big
 /// enough, the lowest of those.
 pub const fn pick(word: u64, order: u32) -> Option<u32> {
@@ -64,7 +93,6 @@ pub const fn pick(word: u64, order: u32) -> Option<u32> {
 #[cfg(all(test, not(spandrel_model)))]
 mod tests {
     use super::*;
-    use crate::base::units::bit_range;
 
     fn free(word: u64, first: u32, order: u32) -> bool {
         let run = bit_range(first, 1 << order);
@@ -98,6 +126,12 @@ mod tests {
                 let starts = (0..64u32).step_by(1 << order);
                 let any = starts.clone().any(|first| maximal(word, first, order));
                 assert_eq!(orders(word) >> order & 1 == 1, any, "{word:#x} order {order}");
+                assert_eq!(has(word, order), any, "{word:#x} order {order}");
+                for first in starts.filter(|&first| free(word, first, order)) {
+                    let of = |o: u32| free(word, first & !((1 << o) - 1), o);
+                    let most = (order..=6).take_while(|&o| of(o)).last();
+                    assert_eq!(Some(merged(word, first, order)), most, "{word:#x} at {first}");
+                }
                 let best = (order..=6).find_map(|o| {
                     (0..64u32).step_by(1 << o).find(|&first| maximal(word, first, o))
                 });

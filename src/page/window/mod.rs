@@ -27,7 +27,7 @@ use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicU16, AtomicU32, AtomicU64, Tally, UnsafeCell};
 use crate::base::units::*;
-use crate::page::hugepage::{orders, pick};
+use crate::page::hugepage::{has, merged, orders, pick};
 
 const HINT_LEAVES: usize = HUGEPAGES_PER_WINDOW.div_ceil(64);
 
@@ -240,7 +240,7 @@ impl<M> Window<M> {
                     Claim::Unfit => {}
                     Claim::Stale => hints.remove(index, || {
                         // Removing has acquired what made the hint true.
-                        orders(self.free[index].load(Relaxed)) & (1 << hinted) != 0
+                        has(self.free[index].load(Relaxed), hinted)
                     }),
                 }
                 from = index + 1;
@@ -261,7 +261,7 @@ impl<M> Window<M> {
         let word = &self.free[hugepage.index()];
         let mut old = word.load(Relaxed);
         loop {
-            if orders(old) & (1 << hinted) == 0 {
+            if !has(old, hinted) {
                 return Claim::Stale;
             }
             let fit = if used { old & self.dirty[hugepage.index()].load(Relaxed) } else { old };
@@ -275,7 +275,10 @@ impl<M> Window<M> {
             }
             match word.compare_exchange_weak(old, new, Acquire, Relaxed) {
                 Ok(_) => {
-                    self.hint_new_orders(hugepage, old, new);
+                    // A maximal run that is claimed whole leaves no new one behind.
+                    if count != 1 << order || merged(old, bit, order) != order {
+                        self.hint_new_orders(hugepage, old, new);
+                    }
                     return Claim::At(bit);
                 }
                 Err(now) => {
@@ -318,7 +321,26 @@ impl<M> Window<M> {
         if old | mask == WHOLE {
             self.promote(hugepage);
         } else {
-            self.hint_new_orders(hugepage, old, old | mask);
+            self.hint_given(hugepage, old, mask);
+        }
+    }
+
+    /// The hints after a run was given back: of a buddy, only the run that it has become is new.
+    fn hint_given(&self, hugepage: Hugepage, old: u64, mask: u64) {
+        if mask == 0 {
+            return;
+        }
+        let first = mask.trailing_zeros();
+        let order = (mask >> first).trailing_ones().ilog2();
+        if mask != bit_range(first, 1 << order) || !first.is_multiple_of(1 << order) {
+            return self.hint_new_orders(hugepage, old, old | mask);
+        }
+        let order = merged(old | mask, first, order);
+        let hints = self.orders[self.grain(hugepage) as usize].get(order as usize);
+        if let Some(hints) = hints
+            && !has(old, order)
+        {
+            hints.insert(hugepage.index());
         }
     }
 
