@@ -373,9 +373,9 @@ impl<O: Os> Spans<O> {
 
     // ---- give ----
 
-    /// Gives the objects in `mask` of one word of a span back to it; answers how many they are.
+    /// Gives the objects in `mask` of one word of a span back to it.
     #[inline]
-    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) -> u32 {
+    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) {
         let address =
             |bits: u64| span.object(span.start(), word as u32 * 64 + bits.trailing_zeros()).addr();
         let tail = mask & !from_bit(word, span.class.shape().objects as usize);
@@ -387,7 +387,6 @@ impl<O: Os> Spans<O> {
         if old & mask != 0 {
             death::double_free(address(old & mask));
         }
-        mask.count_ones()
     }
 
     /// `count` bits of the span were set: they are not live any more, which may end the span or make
@@ -515,7 +514,7 @@ impl<O: Os> Objects for Spans<O> {
     }
 
     fn growth(&self) -> u64 {
-        self.pages.counts().fresh
+        self.pages.fresh()
     }
 
     fn is_thin(&self, class: Class) -> bool {
@@ -523,7 +522,9 @@ impl<O: Os> Objects for Spans<O> {
     }
 
     fn give(&self, class: Class, objects: &mut [*mut u8]) {
-        objects.sort_unstable();
+        if worth_sorting(class, objects) {
+            objects.sort_unstable();
+        }
         let span_bytes = class.span_bytes();
         let mut rest = &*objects;
         while let Some(&first) = rest.first() {
@@ -534,13 +535,13 @@ impl<O: Os> Objects for Spans<O> {
             let span = Span::at(window, first.addr(), class);
             let start = span.start();
             if seed::on(Seed::LiveFallsFirst) {
-                let end = start + span_bytes;
-                self.settle(span, rest.iter().take_while(|object| object.addr() < end).count());
+                let here = |object: &&*mut u8| object.addr().wrapping_sub(start) < span_bytes;
+                self.settle(span, rest.iter().take_while(here).count());
             }
             let (size, shape) = (class.size(), class.shape());
-            let (mut here, mut freed, mut word, mut mask) = (0, 0, 0, 0);
+            let (mut here, mut word, mut mask) = (0, 0, 0);
             for object in rest {
-                let offset = object.addr() - start;
+                let offset = object.addr().wrapping_sub(start);
                 if offset >= span_bytes {
                     break;
                 }
@@ -550,19 +551,17 @@ impl<O: Os> Objects for Spans<O> {
                 }
                 if index / 64 != word {
                     if mask != 0 {
-                        freed += self.set_bits(span, word, mask);
+                        self.set_bits(span, word, mask);
                     }
                     (word, mask) = (index / 64, 0);
+                }
+                if mask & (1 << (index % 64)) != 0 {
+                    death::double_free(object.addr());
                 }
                 mask |= 1 << (index % 64);
                 here += 1;
             }
-            freed += self.set_bits(span, word, mask);
-            if freed as usize != here
-                && let Some(twice) = rest[..here].windows(2).find(|pair| pair[0] == pair[1])
-            {
-                death::double_free(twice[0].addr());
-            }
+            self.set_bits(span, word, mask);
             if !seed::on(Seed::LiveFallsFirst) {
                 self.settle(span, here);
             }
@@ -579,6 +578,23 @@ fn before(out: &mut [*mut u8], got: usize) -> &mut [*mut u8] {
 
 /// Objects up to this size, a small page, leave no page of a span in use untouched.
 const DENSE: usize = 4096;
+
+/// Whether to sort objects that come home, so that those of one word of bits are neighbours: not if they are
+/// so already, as where a program drops what it built, nor if they come from so many words that hardly two
+/// share one.
+fn worth_sorting(class: Class, objects: &[*mut u8]) -> bool {
+    let shift = (64 * class.size()).min(class.span_bytes()).ilog2();
+    let (mut turns, mut low, mut high, mut last) = (0, usize::MAX, 0, 0);
+    for object in objects {
+        let word = object.addr() >> shift;
+        turns += usize::from(word != last);
+        (low, high, last) = (low.min(word), high.max(word), word);
+    }
+    turns * 4 > objects.len() && high - low < objects.len() * SPREAD
+}
+
+/// A batch from this many times as many words of bits as it has objects is not sorted.
+const SPREAD: usize = 4;
 
 /// A span with this much free is worth a search; less would list and unlist it for every object.
 const fn worth_listing(objects: u32) -> u32 {

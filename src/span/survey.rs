@@ -56,14 +56,14 @@ fn thin(bytes: usize, free: usize, was: bool) -> bool {
 impl<O: Os> Spans<O> {
     /// Looks again if it is time.
     pub(super) fn survey(&self, now: u64) {
-        let (survey, counts) = (&self.survey, self.pages().counts());
+        let (survey, fresh) = (&self.survey, self.pages().fresh());
         let last = survey.looked_at.load(Relaxed);
         let in_use: u64 = self.pages().windows().map(|w| u64::from(w.hugepages_in_use())).sum();
         let growth = EVERY_GROWTH.max(in_use * HUGEPAGE as u64 / GROWTH_PART);
-        if now < last + EVERY_MS && counts.fresh < survey.grown.load(Relaxed) + growth {
+        if now < last + EVERY_MS && fresh < survey.grown.load(Relaxed) + growth {
             return;
         }
-        survey.grown.store(counts.fresh, Relaxed);
+        survey.grown.store(fresh, Relaxed);
         // One thread per look is enough; the others have no reason to wait for it.
         if survey.looked_at.compare_exchange(last, now, Relaxed, Relaxed).is_err() {
             return;
