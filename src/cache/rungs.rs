@@ -12,7 +12,7 @@ impl Owner {
     pub(super) fn capacity(&self, class: Class) -> usize {
         match self.rungs[class.index()] as usize {
             0 => 0,
-            held => sizing::rung(class, held - 1).map_or(0, |rung| rung.capacity),
+            held => sizing::capacity(class, held - 1),
         }
     }
 }
@@ -127,7 +127,10 @@ impl<B: Objects> Caches<B> {
         owner.surplus = 0;
         owner.missed = owner.release_at;
         for class in Class::all() {
-            self.forgo(cache, owner, class);
+            // A bin without an array holds nothing.
+            if owner.rungs[class.index()] != 0 {
+                self.forgo(cache, owner, class);
+            }
         }
     }
 

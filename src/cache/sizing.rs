@@ -112,10 +112,17 @@ pub fn longest(class: Class) -> usize {
     4 * class.batch()
 }
 
+/// The length of rung number `index` in objects; 0 beyond the last.
+#[inline]
+pub fn capacity(class: Class, index: usize) -> usize {
+    LADDERS[class.index()].get(index).map_or(0, |&capacity| capacity as usize)
+}
+
 /// Bytes of budget that a bin on rung `index` uses.
+#[inline]
 pub fn cost(class: Class, index: usize) -> u32 {
     let first = LADDERS[class.index()][0] as usize;
-    rung(class, index).map_or(0, |rung| ((rung.capacity - first) * class.size()) as u32)
+    (capacity(class, index).saturating_sub(first) * class.size()) as u32
 }
 
 /// What happened to a bin last.
