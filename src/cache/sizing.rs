@@ -11,9 +11,9 @@ use crate::base::classes::{CLASSES, Class};
 /// A cache's budget at first, in bytes of capacity above the first rungs.
 pub const BUDGET: u32 = 256 << 10;
 /// What the budget of a thread that keeps running into it may grow to.
-pub const BUDGET_MOST: u32 = 1 << 20;
+pub const BUDGET_MOST: u32 = 2 << 20;
 /// Slow calls between two looks at what lies unused.
-pub const SWEEP_EVERY: u32 = 256;
+pub const SWEEP_EVERY: u32 = 512;
 
 /// Objects larger than this are cold in any case when they are used again, and a few scattered ones keep
 /// many spans: which of them stay is decided by address.
