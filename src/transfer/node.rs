@@ -99,6 +99,23 @@ impl Nodes {
         unsafe { &(*chunk).0[index % CHUNK] }
     }
 
+    /// Has the processor fetch a node that will be used soon.
+    #[cfg(not(spandrel_model))]
+    #[inline]
+    pub(super) fn fetch(&self, id: NodeId) {
+        let node = core::ptr::from_ref(self.node(id)).cast::<u8>();
+        for line in (0..core::mem::size_of::<Node>()).step_by(64) {
+            #[cfg(all(target_arch = "x86_64", not(miri)))]
+            // SAFETY: a hint, which reads nothing and faults at no address.
+            unsafe {
+                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_T0>(node.wrapping_add(line).cast());
+            }
+            #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+            let _ = (node, line);
+        }
+    }
+
     /// The right to a node's load.
     ///
     /// # Safety

@@ -91,8 +91,15 @@ impl Stack {
             let next = nodes.node(id).next.load(Relaxed);
             let new = head.then(next, head.count().wrapping_sub(1));
             match self.head.compare_exchange_weak(head.0, new.0, Relaxed, acquire) {
-                // SAFETY: the exchange took this node off the stack, so it is this thread's alone.
-                Ok(_) => return Some(unsafe { nodes.hold(id) }),
+                Ok(_) => {
+                    // The next pop would wait for it: what lies on a stack has not been used for long.
+                    #[cfg(not(spandrel_model))]
+                    if let Some(below) = NonZeroU32::new(next) {
+                        nodes.fetch(NodeId(below));
+                    }
+                    // SAFETY: the exchange took this node off the stack, so it is this thread's alone.
+                    return Some(unsafe { nodes.hold(id) });
+                }
                 Err(now) => {
                     self.retries.note();
                     head = Head(now);
