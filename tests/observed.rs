@@ -153,6 +153,38 @@ fn every_call_after_the_switch_is_seen() {
     mode::off(mode::LEAKS);
 }
 
+/// Of two that switch on at once one begins the session: what either has allocated since stays known.
+#[test]
+fn two_that_switch_on_at_once() {
+    let _alone = alone();
+    let gate = &Barrier::new(2);
+    let round = |who: u64| {
+        for round in 0..4000 {
+            gate.wait();
+            // Now one is later, now the other.
+            (0..round % 64 * who).for_each(|_| std::hint::spin_loop());
+            mode::on([mode::LEAKS, mode::TAGS][who as usize]);
+            let block = Block::must(100, 8, round);
+            assert_eq!(known(block.addr()), Some((Life::Live, 100)), "at once");
+            gate.wait();
+            assert_eq!(known(block.addr()), Some((Life::Live, 100)), "later, round {round}");
+            gate.wait();
+            drop(block);
+            mode::off([mode::LEAKS, mode::TAGS][who as usize]);
+        }
+    };
+    thread::scope(|scope| {
+        for who in 0..2 {
+            scope.spawn(move || {
+                let watch = EndsAll;
+                round(who);
+                std::mem::forget(watch);
+            });
+        }
+    });
+    assert_eq!(mode::get(), 0);
+}
+
 /// Off again, calls are fast again: after one slow call a bin has its bounds back.
 #[test]
 fn switched_off_bins_go_back_to_the_fast_path() {
@@ -195,7 +227,7 @@ fn blocks_from_before_and_after() {
         assert_eq!(known(early.addr()).map(|(life, _)| life), Some(Life::Freed));
         mode::off(mode::LEAKS);
         mode::on(mode::LEAKS);
-        assert_eq!(known(during.addr()), None, "another epoch");
+        assert_eq!(known(during.addr()), None, "another session");
         mode::off(mode::LEAKS);
         dealloc(during, Layout::from_size_align_unchecked(1001, 8));
     }

@@ -4,7 +4,7 @@ use spandrel::{Tag, TagStats, count_tags, tag, tags};
 use std::future::{Future, poll_fn};
 use std::hint::black_box;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Barrier, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 #[global_allocator]
@@ -65,6 +65,42 @@ fn live_and_peak_are_exact() {
     count_tags(true);
     assert_eq!(held("exact"), (0, 0, 0));
     count_tags(false);
+}
+
+/// What one has counted since counting is on stays counted, though another begins with something else meanwhile.
+#[test]
+fn begun_by_two_at_once() {
+    let _alone = alone();
+    let gate = &Barrier::new(2);
+    let tag = tag("begun by two");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..4000 {
+                gate.wait();
+                (0..round % 64).for_each(|_| std::hint::spin_loop());
+                spandrel::watch_leaks(true);
+                gate.wait();
+                spandrel::watch_leaks(false);
+            }
+        });
+        for round in 0..4000 {
+            gate.wait();
+            count_tags(true);
+            let scope = tag.enter();
+            let kept = black_box(vec![1u8; 1000]);
+            drop(scope);
+            gate.wait();
+            let of = held("begun by two");
+            drop(kept);
+            let after = held("begun by two").0;
+            count_tags(false);
+            // Outside of what the other thread waits for, so that a failure is one of the test.
+            if (of, after) != ((1000, 1, 1000), 0) {
+                eprintln!("round {round}: {of:?}, then {after}");
+                std::process::exit(101);
+            }
+        }
+    });
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What the front calls, handed out to the consumers whose bit is set.
 
 use super::ledger::Entry;
+use super::mode::Session;
 use super::{check, guard, ledger, mode, sample, stacks, tags, trace};
 use core::ptr::NonNull;
 
@@ -55,7 +56,7 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) -> Fate {
 
 /// The pages of a large block may move, after which others may have its place. Until [`moved`] or [`stayed`] nothing is
 /// known of it; answers what was.
-pub fn moving(at: NonNull<u8>) -> Option<Entry> {
+pub fn moving(at: NonNull<u8>) -> Option<(Session, Entry)> {
     let mode = mode::get();
     if mode & mode::PROFILE != 0 {
         // Whoever cannot have it resized at all loses its sample.
@@ -67,11 +68,17 @@ pub fn moving(at: NonNull<u8>) -> Option<Entry> {
     let block = ledger::find(at.addr().get())?;
     let known = block.live()?;
     block.forget(false);
-    Some(known)
+    Some((block.session(), known))
 }
 
 /// It has `size` bytes now, and its pages may have moved.
-pub fn moved(was: Option<Entry>, from: NonNull<u8>, to: NonNull<u8>, size: usize, align: usize) {
+pub fn moved(
+    was: Option<(Session, Entry)>,
+    from: NonNull<u8>,
+    to: NonNull<u8>,
+    size: usize,
+    align: usize,
+) {
     let mode = mode::get();
     if mode & mode::TRACE != 0 {
         trace::resized(from, to, size);
@@ -80,18 +87,17 @@ pub fn moved(was: Option<Entry>, from: NonNull<u8>, to: NonNull<u8>, size: usize
         sample::see(to.addr().get(), size);
     }
     if mode & mode::LEDGER != 0 {
-        if let Some(entry) = was {
-            tags::died(&entry);
+        if let Some((session, entry)) = was {
+            tags::died(session, &entry);
         }
         enter(mode, to, size, align, false);
     }
 }
 
 /// It is where and as it was.
-pub fn stayed(was: Option<Entry>, at: NonNull<u8>) {
-    if let Some(entry) = was
-        && mode::has(mode::LEDGER)
-        && let Some(block) = ledger::find(at.addr().get())
+pub fn stayed(was: Option<(Session, Entry)>, at: NonNull<u8>) {
+    if let Some((session, entry)) = was
+        && let Some(block) = ledger::find_in(at.addr().get(), session)
         && block.born(entry.size, entry.align, entry.tag, entry.birth)
         && entry.canary
     {
@@ -153,7 +159,7 @@ fn enter(mode: u64, at: NonNull<u8>, size: usize, align: usize, laid_out: bool) 
         let tag = if mode & mode::TAGS != 0 { tags::current() } else { 0 };
         // Without room for a record the block is served all the same.
         if block.born(size, align, tag, stack(mode)) && tag != 0 {
-            tags::born(tag, size);
+            tags::born(block.session(), tag, size);
         }
         if laid_out {
             block.has_canary();
@@ -166,15 +172,17 @@ fn strike(mode: u64, at: NonNull<u8>) -> Result<(), Entry> {
     let known = block.live();
     block.died(if mode & mode::CHECK_STACKS != 0 { stack(mode) } else { 0 })?;
     if let Some(entry) = known {
-        tags::died(&entry);
+        tags::died(block.session(), &entry);
     }
     Ok(())
 }
 
 /// A block that stays where it is begins anew: only whom it was put down to changes.
 fn restrike(at: NonNull<u8>) {
-    if let Some(entry) = ledger::find(at.addr().get()).and_then(|block| block.live()) {
-        tags::died(&entry);
+    if let Some(block) = ledger::find(at.addr().get())
+        && let Some(entry) = block.live()
+    {
+        tags::died(block.session(), &entry);
     }
 }
 

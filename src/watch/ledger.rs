@@ -4,10 +4,11 @@
 //! found by arithmetic from the first granule of the object's span and its index there. The system
 //! gives it memory only as far as there are blocks. A large block has the first record of its first granule.
 //!
-//! A record counts only if it was written in this *epoch* (since the ledger was last begun: what
-//! happened before, nobody saw) and in this life of its span. Records are written by who has the block in
-//! hand; of two that free one block the exchange of `state` tells which was first.
+//! A record counts only if it was written in this [`Session`] (what happened before, nobody saw) and in this life
+//! of its span. Records are written by who has the block in hand; of two that free one block the exchange of
+//! `state` tells which was first.
 
+use super::mode::Session;
 use crate::base::classes::Use;
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use crate::base::sync::{AtomicPtr, AtomicU32, AtomicU64};
@@ -20,7 +21,6 @@ use crate::os::{Os, linux};
 use crate::page::Window;
 use crate::span::{Span, SpanTable};
 use core::ptr::{self, NonNull};
-use core::sync::atomic::fence;
 
 /// One block. All zero: nothing is known.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ use core::sync::atomic::fence;
 pub struct Record {
     /// Bits 0..48 the size that was asked for, 48..64 the tag.
     size: AtomicU64,
-    /// Bits 0..2 [`Life`], 2..8 log2 of the alignment, 8 whether it has a canary, 9..32 the epoch, 32..64 the
-    /// span's generation.
+    /// Bits 0..2 [`Life`], 2..8 log2 of the alignment, 8 whether it has a canary, 9..32 the session, 32..64
+    /// the span's generation.
     state: AtomicU64,
     /// Where it was allocated, as [`stacks`](super) names it; 0 unknown.
     birth: AtomicU32,
@@ -74,26 +74,10 @@ const PER_GRANULE: usize = GRANULE / 8;
 const SHADOW: usize = GRANULES_PER_WINDOW * PER_GRANULE * size_of::<Record>();
 
 const SIZE: u64 = (1 << 48) - 1;
-const EPOCH: u64 = (1 << 23) - 1;
 const CANARY: u64 = 1 << 8;
 
 /// By number of the window. Published once, complete by being zero.
 static SHADOWS: [AtomicPtr<Record>; WINDOWS] = [const { AtomicPtr::new(ptr::null_mut()) }; WINDOWS];
-
-/// Counts up each time the ledger is begun.
-static NOW: AtomicU32 = AtomicU32::new(0);
-
-/// What was known of blocks does not count any more.
-pub(super) fn begin() {
-    NOW.fetch_add(1, Release);
-    super::tags::begin();
-}
-
-fn epoch() -> u64 {
-    // Whoever has seen the mode that this epoch began with sees the epoch.
-    fence(Acquire);
-    u64::from(NOW.load(Relaxed)) & EPOCH
-}
 
 /// The running thread, as the system numbers threads; its cache knows, and the system takes longer to answer.
 fn thread() -> u32 {
@@ -111,6 +95,8 @@ pub struct Block {
     pub usage: Use,
     /// Which life of its span this is; 0 for what is no object.
     generation: u32,
+    /// In which session it was found: its record is of that one, or does not count.
+    session: Session,
 }
 
 /// What a record says.
@@ -139,6 +125,11 @@ pub struct Entry {
 /// The block that holds the byte at `addr`, whoever has it; `None` where there is none. Lock-free; of a
 /// place that other threads take and give meanwhile it may be out of date.
 pub fn find(addr: usize) -> Option<Block> {
+    find_in(addr, Session::now())
+}
+
+/// The same, as it was in a session that may be over.
+pub fn find_in(addr: usize, session: Session) -> Option<Block> {
     let window = pages().find(addr)?;
     let granule = Granule::of(addr);
     if let Use::Span(class) = window.usage(granule) {
@@ -150,6 +141,7 @@ pub fn find(addr: usize) -> Option<Block> {
             bytes: class.size(),
             usage: Use::Span(class),
             generation: span.state(Relaxed).generation(),
+            session,
         });
     }
     // A large block marks its first granule only. One with a mapping of its own may begin in a window
@@ -158,7 +150,7 @@ pub fn find(addr: usize) -> Option<Block> {
     loop {
         if let Some((usage, bytes)) = pages().large_at(at) {
             let holds = addr - at < bytes;
-            return holds.then_some(Block { start: at, bytes, usage, generation: 0 });
+            return holds.then_some(Block { start: at, bytes, usage, generation: 0, session });
         }
         if at & ((1 << WINDOW_SHIFT) - 1) == 0 && pages().find(at.checked_sub(GRANULE)?).is_none() {
             return None;
@@ -170,7 +162,14 @@ pub fn find(addr: usize) -> Option<Block> {
     }
 }
 
+const _: () = assert!(Session::MOST < 1 << 23);
+
 impl Block {
+    /// The session in which it was found.
+    pub fn session(&self) -> Session {
+        self.session
+    }
+
     /// Where its record lies; `None` if there is none yet.
     fn place(&self) -> Option<&'static Record> {
         let shadow = NonNull::new(SHADOWS[self.start >> WINDOW_SHIFT].load(Acquire))?;
@@ -188,8 +187,12 @@ impl Block {
         Some(unsafe { shadow.add(granule.index() * PER_GRANULE + index).as_ref() })
     }
 
-    /// The same, and a shadow is mapped if there is none. `None`: the system has no room for one.
+    /// The same, and a shadow is mapped if there is none. `None`: the system has no room for one, or the ledger is
+    /// not kept.
     fn place_made(&self) -> Option<&'static Record> {
+        if self.session == Session::NONE {
+            return None;
+        }
         let entry = &SHADOWS[self.start >> WINDOW_SHIFT];
         if entry.load(Relaxed).is_null() {
             let shadow = linux::aside(SHADOW)?;
@@ -204,14 +207,15 @@ impl Block {
 
     fn counts(&self, state: u64) -> bool {
         Life::of(state) != Life::Unknown
-            && state >> 9 & EPOCH == epoch()
+            && self.session != Session::NONE
+            && (state as u32) >> 9 == self.session.number()
             && (state >> 32) as u32 == self.generation
     }
 
     fn state(&self, life: Life, align: usize) -> u64 {
         life as u64
             | u64::from(align.trailing_zeros()) << 2
-            | epoch() << 9
+            | u64::from(self.session.number()) << 9
             | u64::from(self.generation) << 32
     }
 
@@ -306,6 +310,7 @@ impl Block {
 /// Every block that the program has and the ledger knows. Other threads go on meanwhile: a block that
 /// they take or give may be seen or not.
 pub fn each_live(mut see: impl FnMut(Block, Entry)) {
+    let session = Session::now();
     let mut each = |block: Block| {
         if let Some(entry) = block.entry()
             && entry.life == Life::Live
@@ -320,7 +325,7 @@ pub fn each_live(mut see: impl FnMut(Block, Entry)) {
         let Some(window) = pages().find(number << WINDOW_SHIFT) else { continue };
         let mut index = 0;
         while index < GRANULES_PER_WINDOW {
-            index += each_of(window, Granule(index as u32), &mut each);
+            index += each_of(window, Granule(index as u32), session, &mut each);
         }
     }
 }
@@ -328,6 +333,7 @@ pub fn each_live(mut see: impl FnMut(Block, Entry)) {
 /// Every place for a block of which nothing is known: it is free, or was allocated before the ledger was
 /// begun. As [`each_live`].
 pub fn each_unknown(mut see: impl FnMut(Block)) {
+    let session = Session::now();
     let mut each = |block: Block| {
         if block.entry().is_none() {
             see(block);
@@ -337,7 +343,7 @@ pub fn each_unknown(mut see: impl FnMut(Block)) {
         let Some(window) = pages().find(number << WINDOW_SHIFT) else { continue };
         let mut index = 0;
         while index < GRANULES_PER_WINDOW {
-            index += each_of(window, Granule(index as u32), &mut each);
+            index += each_of(window, Granule(index as u32), session, &mut each);
         }
     }
 }
@@ -352,20 +358,25 @@ pub(super) fn each_record(mut see: impl FnMut(usize, usize)) {
 }
 
 /// The blocks that begin in a granule, or in the span that begins there; answers how many granules that is.
-fn each_of(window: &Window<SpanTable>, first: Granule, each: &mut impl FnMut(Block)) -> usize {
+fn each_of(
+    window: &Window<SpanTable>,
+    first: Granule,
+    session: Session,
+    each: &mut impl FnMut(Block),
+) -> usize {
     let start = window.address(first);
     match window.usage(first) {
         usage @ Use::Span(class) if start.is_multiple_of(class.span_bytes()) => {
             let generation = Span::at(window, start, class).state(Relaxed).generation();
             for i in 0..class.shape().objects as usize {
                 let start = start + i * class.size();
-                each(Block { start, bytes: class.size(), usage, generation });
+                each(Block { start, bytes: class.size(), usage, generation, session });
             }
             class.span_bytes() >> GRANULE_SHIFT
         }
         usage @ (Use::Large | Use::Mapping) => {
             let bytes = window.length(first) << GRANULE_SHIFT;
-            each(Block { start, bytes, usage, generation: 0 });
+            each(Block { start, bytes, usage, generation: 0, session });
             1
         }
         _ => 1,

@@ -6,9 +6,16 @@
 //! counted in the upper half of the word: as long as one lives, every free must come by, and the bins
 //! stay pinned, whoever has been switched off meanwhile. Bits and count share the word so that the last
 //! odd block and the last consumer are seen together.
+//!
+//! The word also says which [`Session`] of the ledger this is: whoever sets the ledger's bit where it was clear
+//! stores a new number with it, and whoever clears the bit clears the number. So of several that switch on at
+//! once one begins the session, and no thread sees the bit before it.
 
-use super::ledger;
+use super::tags;
+use crate::base::sync::AtomicU32;
+use crate::base::sync::Ordering::{Acquire, Relaxed};
 use crate::front::building::BUILDING;
+use core::sync::atomic::fence;
 
 /// Blocks are filled when freed, kept back for a while, and have canaries behind them.
 pub const CHECK: u64 = 1 << 0;
@@ -24,13 +31,16 @@ pub const TAGS: u64 = 1 << 4;
 pub const TRACE: u64 = 1 << 5;
 /// One block of many has pages of its own.
 pub const GUARD: u64 = 1 << 6;
-/// The ledger is kept. Follows from the others.
-pub const LEDGER: u64 = 1 << 30;
-/// Every bin is pinned. Follows from the others; alone it means that odd blocks are left.
-const PINNED: u64 = 1 << 29;
 /// Nobody watches but the heap profile, and owners may let allocations go the fast way again. Follows from
 /// the others, but a consumer who is about to be switched on takes it away before it pins the bins.
-const LIGHT: u64 = 1 << 28;
+const LIGHT: u64 = 1 << 7;
+/// Every bin is pinned. Follows from the others; alone it means that odd blocks are left.
+const PINNED: u64 = 1 << 8;
+/// The ledger is kept. Follows from the others.
+pub const LEDGER: u64 = 1 << 9;
+/// Which session of the ledger it is; 0 while it is not kept.
+const SESSION: u64 = ODD - (1 << SESSION_SHIFT);
+const SESSION_SHIFT: u32 = 10;
 
 /// The mode in which nobody watches but the heap profile.
 pub const PROFILE_ALONE: u64 = PROFILE | PINNED | LIGHT;
@@ -39,6 +49,52 @@ pub const PROFILE_ALONE: u64 = PROFILE | PINNED | LIGHT;
 const KEEPS_LEDGER: u64 = CHECK | CHECK_STACKS | LEAKS | TAGS;
 /// One odd block.
 const ODD: u64 = 1 << 32;
+
+/// Counts the sessions that were begun, or nearly; the next one's number comes from it.
+static SESSIONS: AtomicU32 = AtomicU32::new(0);
+
+/// The time from when somebody first needs the ledger until nobody does: what was written down in another one
+/// does not count. A number that comes back after four million sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Session(u32);
+
+impl Session {
+    /// The one that is on; [`Session::NONE`] while the ledger is not kept.
+    pub fn now() -> Self {
+        Self::of(get())
+    }
+
+    /// The one that is on in this mode.
+    pub fn of(mode: u64) -> Self {
+        // Whoever has seen a block of this session sees whatever the session began with, and hands it on.
+        fence(Acquire);
+        Self(((mode & SESSION) >> SESSION_SHIFT) as u32)
+    }
+
+    /// Not any.
+    pub const NONE: Self = Self(0);
+    /// No number is larger.
+    pub const MOST: u32 = (SESSION >> SESSION_SHIFT) as u32;
+
+    /// Its number.
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// A number that no other session has.
+    fn fresh() -> Self {
+        loop {
+            let next = SESSIONS.fetch_add(1, Relaxed) & Self::MOST;
+            if next != 0 {
+                return Self(next);
+            }
+        }
+    }
+
+    const fn bits(self) -> u64 {
+        (self.0 as u64) << SESSION_SHIFT
+    }
+}
 
 /// The mode as it is.
 #[inline(always)]
@@ -57,13 +113,20 @@ pub fn on(bits: u64) {
     crate::front::doors::trim();
     let ledger = if bits & KEEPS_LEDGER != 0 { LEDGER } else { 0 };
     loop {
-        let was = BUILDING.switch_on(|mode| mode & !LIGHT | PINNED);
-        if ledger != 0 && was & LEDGER == 0 {
-            ledger::begin();
-        }
+        BUILDING.switch_on(|mode| mode & !LIGHT | PINNED);
+        let mut begun = Session::NONE;
         // Another thread may have switched meanwhile, and bounds may not be pinned: once more.
-        let set = |mode| (mode & (PINNED | LIGHT) == PINNED).then(|| lit(mode | bits | ledger));
+        let set = |mode| {
+            begun = match ledger != 0 && mode & LEDGER == 0 {
+                true => Session::fresh(),
+                false => Session::NONE,
+            };
+            (mode & (PINNED | LIGHT) == PINNED).then(|| lit(mode | bits | ledger | begun.bits()))
+        };
         if BUILDING.change_mode(set).is_ok() {
+            if begun != Session::NONE {
+                tags::begin(begun);
+            }
             return;
         }
     }
@@ -79,8 +142,8 @@ const fn settled(mode: u64) -> u64 {
     let odd = mode / ODD != 0;
     if mode & KEEPS_LEDGER != 0 || odd {
         mode
-    } else if mode & !(LEDGER | PINNED | LIGHT) != 0 {
-        lit(mode & !LEDGER)
+    } else if mode & !(LEDGER | SESSION | PINNED | LIGHT) != 0 {
+        lit(mode & !(LEDGER | SESSION))
     } else {
         0
     }
@@ -112,8 +175,12 @@ mod tests {
     #[test]
     fn what_nobody_needs_is_off() {
         assert_eq!(settled(PINNED | LEDGER), 0);
-        assert_eq!(settled(PINNED | LEDGER | TRACE), PINNED | TRACE);
-        assert_eq!(settled(PINNED | LEDGER | TAGS), PINNED | LEDGER | TAGS);
+        let kept = PINNED | LEDGER | Session(7).bits();
+        assert_eq!(settled(kept), 0);
+        assert_eq!(settled(kept | TRACE), PINNED | TRACE);
+        assert_eq!(settled(kept | PROFILE), PROFILE_ALONE);
+        assert_eq!(settled(kept | TAGS), kept | TAGS);
+        assert_eq!(settled(kept | ODD), kept | ODD);
         assert_eq!(settled(PINNED | LEDGER | ODD), PINNED | LEDGER | ODD);
         assert_eq!(settled(PINNED | LIGHT), 0);
     }

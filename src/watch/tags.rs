@@ -4,8 +4,12 @@
 //! short and nothing is ever removed. A block's tag is kept in the ledger, not in the block. The sums of a
 //! tag are exact while tags are on: what was counted when a block was born is taken off when that block
 //! dies, whoever frees it and whatever the thread's tag is then. Tag 0 is nobody's and has no sums.
+//!
+//! A sum is of one [`Session`] of the ledger, whose number is in the same word: whoever counts in another session
+//! begins it anew, unless that session is the one that is over. So nobody has to be waited for when one begins.
 
 use super::ledger::Entry;
+use super::mode::Session;
 use super::stacks::depot::Depot;
 use crate::cache::slot;
 use crate::front::building::Visit;
@@ -13,7 +17,7 @@ use crate::os::linux::Linux;
 use crate::os::{Os, Zeroed};
 use core::ptr;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 /// The longest name, in bytes; what is longer is cut off.
 pub const LONGEST: usize = 120;
@@ -29,9 +33,54 @@ struct Sum {
     /// The name's number in the depot; 0 while nobody has this place.
     name: AtomicU32,
     /// Live blocks, their bytes as they were asked for, and the most there ever were of these.
-    blocks: AtomicUsize,
-    bytes: AtomicUsize,
-    peak: AtomicUsize,
+    blocks: Count,
+    bytes: Count,
+    peak: Count,
+}
+
+/// Bits 0..48 a count, 48..64 the lower ones of its session's number.
+#[derive(Debug)]
+struct Count(AtomicU64);
+
+impl Count {
+    const BITS: u32 = 48;
+
+    fn mark(session: Session) -> u64 {
+        u64::from(session.number()) << Self::BITS
+    }
+
+    /// What it is in a session.
+    fn get(&self, session: Session) -> usize {
+        let word = self.0.load(Relaxed);
+        if (word ^ Self::mark(session)) >> Self::BITS == 0 { Self::of(word) } else { 0 }
+    }
+
+    const fn of(word: u64) -> usize {
+        (word & ((1 << Self::BITS) - 1)) as usize
+    }
+
+    /// Changes it, from 0 if it is of another session, and answers what it is now. If `session` is over and the
+    /// count not of it, the answer is 0 and nothing changes.
+    fn change(&self, session: Session, to: impl Fn(usize) -> usize) -> usize {
+        let mark = Self::mark(session);
+        // Acquire: who counted in a later session has seen it begin, and now this thread does. Its mark is not
+        // one that comes back by itself, so the exchange fails if anybody has counted since.
+        let mut word = self.0.load(Acquire);
+        loop {
+            let count = if (word ^ mark) >> Self::BITS == 0 {
+                Self::of(word)
+            } else if Session::now() == session {
+                0
+            } else {
+                return 0;
+            };
+            let count = to(count) as u64 & ((1 << Self::BITS) - 1);
+            match self.0.compare_exchange_weak(word, mark | count, AcqRel, Acquire) {
+                Ok(_) => return count as usize,
+                Err(now) => word = now,
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,35 +177,36 @@ pub fn set(tag: u16) -> u16 {
     })
 }
 
-/// What the ledger knew is forgotten, so nothing is counted.
-pub(super) fn begin() {
+/// What the ledger knew is forgotten, so nothing is counted. By who began this session; others may count in it
+/// already.
+pub(super) fn begin(session: Session) {
     let Some(table) = table_made() else { return };
     for sum in table.0.iter().filter(|sum| sum.name.load(Relaxed) != 0) {
-        sum.blocks.store(0, Relaxed);
-        sum.bytes.store(0, Relaxed);
-        sum.peak.store(0, Relaxed);
+        for count in [&sum.blocks, &sum.bytes, &sum.peak] {
+            count.change(session, |count| count);
+        }
     }
 }
 
 /// A block of `size` bytes was put down to `tag`.
-pub(super) fn born(tag: u16, size: usize) {
+pub(super) fn born(session: Session, tag: u16, size: usize) {
     let Some(table) = table() else { return };
     let sum = &table.0[usize::from(tag)];
-    sum.blocks.fetch_add(1, Relaxed);
-    let bytes = sum.bytes.fetch_add(size, Relaxed) + size;
-    if bytes > sum.peak.load(Relaxed) {
-        sum.peak.fetch_max(bytes, Relaxed);
+    sum.blocks.change(session, |blocks| blocks + 1);
+    let bytes = sum.bytes.change(session, |bytes| bytes.wrapping_add(size));
+    if bytes > sum.peak.get(session) {
+        sum.peak.change(session, |peak| peak.max(bytes));
     }
 }
 
 /// A block of which this was known is gone.
-pub(super) fn died(entry: &Entry) {
+pub(super) fn died(session: Session, entry: &Entry) {
     if let Some(table) = table()
         && entry.tag != 0
     {
         let sum = &table.0[usize::from(entry.tag)];
-        sum.blocks.fetch_sub(1, Relaxed);
-        sum.bytes.fetch_sub(entry.size, Relaxed);
+        sum.blocks.change(session, |blocks| blocks.wrapping_sub(1));
+        sum.bytes.change(session, |bytes| bytes.wrapping_sub(entry.size));
     }
 }
 
@@ -176,13 +226,19 @@ pub struct Held {
 /// Every tag there is.
 pub fn each(mut see: impl FnMut(Held)) {
     let Some(table) = table() else { return };
+    let session = Session::now();
+    let of = |count: &Count| match session {
+        // Off, it is what it was.
+        Session::NONE => Count::of(count.0.load(Relaxed)),
+        _ => count.get(session),
+    };
     for (tag, sum) in table.0.iter().enumerate() {
         if sum.name.load(Acquire) != 0 {
             see(Held {
                 tag: tag as u16,
-                blocks: sum.blocks.load(Relaxed),
-                bytes: sum.bytes.load(Relaxed),
-                peak: sum.peak.load(Relaxed),
+                blocks: of(&sum.blocks),
+                bytes: of(&sum.bytes),
+                peak: of(&sum.peak),
             });
         }
     }

@@ -12,6 +12,7 @@ pub mod quarantine;
 
 use super::hooks::Fate;
 use super::ledger::{self, Block, Entry, Life};
+use super::mode::Session;
 use super::{fault, mode, report};
 use crate::base::classes::{Class, Use};
 use crate::base::death::{self, Cause};
@@ -221,7 +222,7 @@ pub fn dying(
     } else {
         return Fate::Free;
     }
-    quarantine::keep(at, held(&block), |old| leave(old, true));
+    quarantine::keep(at, held(&block), |old| leave(old, block.session(), true));
     Fate::Kept
 }
 
@@ -240,8 +241,8 @@ fn close(at: NonNull<u8>, block: &Block) {
 }
 
 /// A block leaves the quarantine: its bytes must be as they were filled. Answers how many it held.
-fn leave(at: NonNull<u8>, release: bool) -> usize {
-    let Some(block) = ledger::find(at.addr().get()) else { return 0 };
+fn leave(at: NonNull<u8>, session: Session, release: bool) -> usize {
+    let Some(block) = ledger::find_in(at.addr().get(), session) else { return 0 };
     let entry = block.entry();
     if block.usage != Use::Mapping {
         // SAFETY: it was filled before it was kept, and is still nobody else's.
@@ -265,8 +266,9 @@ fn leave(at: NonNull<u8>, release: bool) -> usize {
 pub fn set(check: Check) {
     match check {
         Check::Off => {
+            let session = Session::now();
             mode::off(mode::CHECK | mode::CHECK_STACKS);
-            quarantine::empty(|at| leave(at, true));
+            quarantine::empty(|at| leave(at, session, true));
         }
         Check::On => {
             fault::attend();
@@ -288,7 +290,8 @@ static AT_EXIT: extern "C" fn() = at_exit;
 /// The process ends: what is kept back is looked at, and what lies behind the blocks that are still in use.
 extern "C" fn at_exit() {
     if mode::has(mode::CHECK) {
-        quarantine::empty(|at| leave(at, false));
+        let session = Session::now();
+        quarantine::empty(|at| leave(at, session, false));
         ledger::each_live(|block, entry| look_behind(&block, &entry));
     }
 }
