@@ -527,13 +527,11 @@ fn the_others_go_on_while_calls_are_observed() {
     nothing_is_left();
 }
 
-/// Checked mode is switched on and off by all, and who is stopped goes on in another mode than it was stopped in. Tags are
-/// counted all the time, so that large blocks are resized the observed way in either.
+/// Checked mode is switched on and off by all, and who is stopped goes on in another mode than it was stopped in.
 #[test]
 fn the_others_go_on_while_modes_change() {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     set_hook(hook);
-    spandrel::count_tags(true);
     let work = |tag| {
         rust_door(tag, 1);
         c_door(tag, 1);
@@ -548,10 +546,49 @@ fn the_others_go_on_while_modes_change() {
         }
     };
     lives("modes", false, switches, switches);
-    spandrel::count_tags(false);
     // What a thread freed while another one switched off is kept back still.
     spandrel::check(Check::Off);
     nothing_is_left();
+}
+
+/// A call begins while nobody watches, and comes upon a block that others have freed since, watched: the free of that
+/// block is none of one that is free.
+#[test]
+fn who_began_unseen_gets_a_block_that_was_freed_seen() {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    set_hook(hook);
+    let long = layout(9 << 20);
+    // SAFETY: used within its size, if at all, and freed once with its own layout.
+    unsafe {
+        for take in [Spandrel::alloc, Spandrel::alloc_zeroed, by_resizing] {
+            for at in 0.. {
+                let victim = || {
+                    let block = armed(|| take(&Spandrel, long));
+                    Spandrel.dealloc(block, long);
+                };
+                let worker = |_| {
+                    spandrel::watch_leaks(true);
+                    Spandrel.dealloc(Spandrel.alloc(long), long);
+                    spandrel::check(Check::On);
+                };
+                let end = run(at, PATIENCE, victim, worker);
+                spandrel::check(Check::Off);
+                spandrel::watch_leaks(false);
+                if end == End::Over {
+                    assert!(at > 5, "the call has accesses");
+                    break;
+                }
+                assert!(matches!(end, End::Passed(_)), "{end:?}");
+            }
+        }
+    }
+    nothing_is_left();
+}
+
+/// A block that others have, but for its pages.
+unsafe fn by_resizing(_: &Spandrel, long: Layout) -> *mut u8 {
+    // SAFETY: the block is this function's.
+    unsafe { Spandrel.realloc(Spandrel.alloc(layout(5 << 20)), layout(5 << 20), long.size()) }
 }
 
 /// A lock is what this test is there to find: with one in the way, the others do not finish.

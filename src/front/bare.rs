@@ -255,6 +255,9 @@ pub unsafe fn resize(at: NonNull<u8>, size: usize) -> *mut u8 {
                 // SAFETY: the caller's block, as the page map knows it.
                 let resized = unsafe { resize_run(at, bytes, size, 1) };
                 if let Some(resized) = resized {
+                    if BUILDING.mode() != 0 {
+                        observed::taken_unseen(resized.as_ptr(), size, observed::c_align(size));
+                    }
                     return resized.as_ptr();
                 }
             }

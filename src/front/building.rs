@@ -118,7 +118,9 @@ pub fn take_long(layout: Layout, class: Class) -> *mut u8 {
         let object = take_visiting(&visit, class);
         held::goes_out(object, class);
         drop(visit);
-        if mode != 0 {
+        if BUILDING.mode() != mode {
+            observed::taken_unseen(object, layout.size(), layout.align());
+        } else if mode != 0 {
             sampled::taken_long(object, layout.size(), class);
         }
         return object;
@@ -280,24 +282,29 @@ pub const LARGEST_RUN: usize = GRANULE << MAX_ORDER;
 #[cold]
 #[inline(never)]
 pub fn take_large(size: usize, align: usize) -> *mut u8 {
-    let visit = Visit::begin(true);
-    if BUILDING.mode() == 0 {
-        return run_visiting(&visit, size, align, false);
-    }
-    drop(visit);
-    observed::take(size, align, false)
+    take_large_as(size, align, false)
 }
 
 /// The same, all zero.
 #[cold]
 #[inline(never)]
 pub fn take_large_zeroed(size: usize, align: usize) -> *mut u8 {
+    take_large_as(size, align, true)
+}
+
+#[inline(always)]
+fn take_large_as(size: usize, align: usize, zero: bool) -> *mut u8 {
     let visit = Visit::begin(true);
-    if BUILDING.mode() == 0 {
-        return run_visiting(&visit, size, align, true);
+    if BUILDING.mode() != 0 {
+        drop(visit);
+        return observed::take(size, align, zero);
     }
+    let block = run_visiting(&visit, size, align, zero);
     drop(visit);
-    observed::take(size, align, true)
+    if BUILDING.mode() != 0 {
+        observed::taken_unseen(block, size, align);
+    }
+    block
 }
 
 /// A block of whole granules or more, whoever watches; if `zero`, all zero.

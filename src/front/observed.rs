@@ -33,6 +33,17 @@ pub fn take(size: usize, align: usize, zero: bool) -> *mut u8 {
     at.as_ptr()
 }
 
+/// A block, or null, was handed out by a call that began before somebody was switched on. It may have been freed
+/// since, and then who watches knows it as freed: it is shown now. Such a call comes upon the block by hands
+/// that have seen the mode, so it sees that the mode has changed.
+#[cold]
+#[inline(never)]
+pub fn taken_unseen(at: *mut u8, size: usize, align: usize) {
+    if let Some(at) = NonNull::new(at) {
+        watch::born(at, size, align, false);
+    }
+}
+
 /// A block that nobody has been shown yet, and whether the checker has laid it out.
 fn place(size: usize, align: usize, zero: bool) -> Option<(NonNull<u8>, bool)> {
     let mode = mode::get();

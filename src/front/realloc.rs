@@ -30,6 +30,9 @@ pub unsafe fn change(at: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's block was handed out for this layout.
         && let Some(resized) = unsafe { building::resize_run(block, size, new_size, align) }
     {
+        if BUILDING.mode() != 0 {
+            observed::taken_unseen(resized.as_ptr(), new_size, align);
+        }
         return resized.as_ptr();
     }
     let Ok(new_layout) = Layout::from_size_align(new_size, align) else {
