@@ -136,6 +136,13 @@ impl Bin {
         self.end.get().addr() < LONGEST
     }
 
+    /// Whether nobody but who pinned it has stored its bounds since; or it has no array.
+    #[cfg(spandrel_model)]
+    pub fn has_pinned_bounds(&self) -> bool {
+        let low = self.low.get().addr() == usize::MAX || self.base.load(Relaxed).is_null();
+        low && self.end.get().is_null()
+    }
+
     /// Of a bin with pinned bounds and an array of `capacity` slots: sends allocations the fast way that leave
     /// at least `count` objects.
     pub(super) fn open(&self, count: usize, capacity: usize) {
