@@ -7,7 +7,7 @@
 //! A bin with an array is pinned by its bounds alone (`low` above, `end` below everything): what it holds
 //! stays, and the slow path reaches it. That is observed mode ([`switch`](super::switch)), and the only
 //! store that another thread makes here. A bin that is pinned so and whose owner has *opened* it sends some
-//! allocations the fast way; `end` then says how many bytes its array has, far below every address.
+//! allocations the fast way; `end` is then as far below the array's end as no array is long, and so below `top`.
 //!
 //! The objects themselves are never read or written.
 
@@ -32,6 +32,18 @@ pub struct Bin {
     low: Bound,
     end: Bound,
     base: AtomicPtr<Slot>,
+}
+
+/// What became of an object that an open bin should keep.
+#[cfg(not(spandrel_model))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    /// It is in the bin.
+    Kept,
+    /// The bin is not open, or is full.
+    NotOpen,
+    /// There is room, but something has to be seen to first.
+    Due,
 }
 
 impl Bin {
@@ -133,7 +145,7 @@ impl Bin {
 
     /// Whether every free goes the slow way, for want of an array or because the bounds are pinned.
     pub fn is_pinned(&self) -> bool {
-        self.end.get().addr() < LONGEST
+        self.end.get() <= self.base.load(Relaxed)
     }
 
     /// Whether nobody but who pinned it has stored its bounds since; or it has no array.
@@ -143,17 +155,45 @@ impl Bin {
         low && self.end.get().is_null()
     }
 
-    /// Of a bin with pinned bounds and an array of `capacity` slots: sends allocations the fast way that leave
-    /// at least `count` objects.
+    /// Of a bin with pinned bounds and an array of `capacity` slots: sends allocations the fast way that leave at
+    /// least `count` objects.
     pub(super) fn open(&self, count: usize, capacity: usize) {
         debug_assert!(capacity * size_of::<Slot>() < LONGEST);
-        self.low.set(self.base.load(Relaxed).wrapping_add(count));
-        self.end.set(ptr::without_provenance_mut(capacity * size_of::<Slot>()));
+        let base = self.base.load(Relaxed);
+        self.low.set(base.wrapping_add(count));
+        self.end.set(base.wrapping_add(capacity).wrapping_byte_sub(LONGEST));
     }
 
-    /// Whether some allocations may go the fast way.
+    /// Whether it was opened and nobody has pinned it since. Then some allocations may go the fast way.
     pub fn is_open(&self) -> bool {
-        self.low.get().addr() != usize::MAX && !self.base.load(Relaxed).is_null()
+        self.is_pinned() && !self.end.get().is_null()
+    }
+
+    /// Keeps an object in a bin that is [open](Bin::open), unless its array is full or `is_due` has something
+    /// against it.
+    ///
+    /// # Safety
+    /// The calling thread owns the bin's cache, and `object` is a free object of the bin's class.
+    #[cfg(not(spandrel_model))]
+    #[inline(always)]
+    pub(super) unsafe fn push_open(
+        &self,
+        object: *mut u8,
+        is_due: impl FnOnce() -> bool,
+    ) -> Pushed {
+        let top = self.top.load(Relaxed);
+        // One comparison for all: open, it is the room less LONGEST; closed, it is further below 0, as addresses are
+        // larger; and where bounds are not pinned it is 0, as the fast path has found no room.
+        if self.end.get().addr().wrapping_sub(top.addr()) <= LONGEST.wrapping_neg() {
+            return Pushed::NotOpen;
+        }
+        if is_due() {
+            return Pushed::Due;
+        }
+        // SAFETY: below the end lie slots of the bin's array.
+        unsafe { *top = object };
+        self.step(1);
+        Pushed::Kept
     }
 
     /// Gives a bin with pinned bounds those of its array of `capacity` slots.
@@ -213,27 +253,6 @@ impl Bin {
             self.low.set(base.wrapping_add(count));
             self.end.set(base);
         }
-    }
-
-    /// Keeps an object in a bin that is [open](Bin::open), if its array has room.
-    ///
-    /// # Safety
-    /// The calling thread owns the bin's cache, and `object` is a free object of the bin's class.
-    #[cfg(not(spandrel_model))]
-    #[inline(always)]
-    pub(super) unsafe fn push_open(&self, object: *mut u8) -> bool {
-        let bytes = self.end.get().addr();
-        if bytes >= LONGEST {
-            return false;
-        }
-        let top = self.top.load(Relaxed);
-        let room = top < self.base.load(Relaxed).wrapping_byte_add(bytes);
-        if room {
-            // SAFETY: there is room.
-            unsafe { *top = object };
-            self.step(1);
-        }
-        room
     }
 
     /// Forgets its array and whatever is there.
@@ -442,18 +461,25 @@ mod tests {
         let bin = Bin::new();
         // SAFETY: as above; three of the four slots are the bin's.
         unsafe {
-            assert!(!bin.push_open(object(1)), "no array");
+            let push_open = |n, due| bin.push_open(object(n), || due);
+            assert_eq!(push_open(1, false), Pushed::NotOpen, "no array");
             bin.set_array(array.as_mut_ptr(), 3);
-            assert!(!bin.push_open(object(1)), "its bounds are not pinned");
+            assert!((1..=3).all(|n| push(&bin, n)) && !bin.is_open());
+            assert_eq!(push_open(4, false), Pushed::NotOpen, "its bounds are not pinned");
             bin.pin_bounds();
-            assert!(!bin.push_open(object(1)) && !bin.is_open(), "nobody has opened it");
+            bin.set_len(0);
+            assert_eq!(push_open(1, false), Pushed::NotOpen, "nobody has opened it");
+            assert!(!bin.is_open());
             bin.open(0, 3);
             assert!(bin.is_pinned() && bin.is_open() && !push(&bin, 1));
-            assert!((1..=3).all(|n| bin.push_open(object(n))));
-            assert!(!bin.push_open(object(4)), "full");
+            assert_eq!(push_open(1, true), Pushed::Due);
+            assert!((1..=3).all(|n| push_open(n, false) == Pushed::Kept));
+            assert_eq!(push_open(4, true), Pushed::NotOpen, "full");
             bin.open(1, 3);
             assert_eq!([pop(&bin), pop(&bin), pop(&bin)], [Some(3), Some(2), None]);
             assert_eq!((bin.len(), bin.pop_any()), (1, Some(object(1))));
+            bin.pin_bounds();
+            assert!(!bin.is_open());
         }
         assert_eq!(array[3], ptr::null_mut());
     }

@@ -19,6 +19,8 @@
 //! Who switches off stores the mode and touches no bin: each is unpinned by its owner, on its next call.
 //! New caches need nothing: their bins have no array, and the first one they get is stored by the owner.
 
+#[cfg(not(spandrel_model))]
+pub use super::bin::Pushed;
 use super::{Caches, Owner, ThreadCache};
 use crate::base::classes::Class;
 use crate::base::seed::{self, Seed};
@@ -167,15 +169,23 @@ impl ThreadCache {
         unsafe { self.bin(class).pop_any() }
     }
 
-    /// Keeps an object, if the bin is open and its array has room; the rest is
-    /// [`Caches::spill`]'s.
+    /// Keeps an object, if the bin is open and has room, and nothing has to be seen to first.
     ///
     /// # Safety
     /// The calling thread owns the cache, or it is a pinned one; `object` is a free object of this class.
     #[inline(always)]
-    pub unsafe fn push_open(&self, class: Class, object: *mut u8) -> bool {
-        // SAFETY: the caller's promise; a pinned cache's bins are not open.
-        unsafe { self.bin(class).push_open(object) }
+    pub unsafe fn push_open(&self, class: Class, object: *mut u8) -> Pushed {
+        // SAFETY: a pinned cache's bins are not open, so the calling thread owns this one.
+        unsafe { self.bin(class).push_open(object, || self.beside.ahead.step(class)) }
+    }
+
+    /// The same for one that was [due](Pushed::Due) and has been seen to.
+    ///
+    /// # Safety
+    /// The last call for this cache was that one.
+    pub unsafe fn push_due(&self, class: Class, object: *mut u8) {
+        // SAFETY: the caller's promise: the thread owns the cache, and there is room.
+        unsafe { self.bin(class).push_any(object) }
     }
 }
 

@@ -6,6 +6,7 @@
 use super::{config, fork, held, observed, sampled};
 use crate::base::classes::{Class, Use};
 use crate::base::units::{GRANULE, MAX_ORDER, granules_for};
+use crate::cache::switch::Pushed;
 use crate::cache::{Caches, ThreadCache, slot};
 use crate::os::Os;
 use crate::os::linux::Linux;
@@ -179,12 +180,14 @@ fn reclaim(visit: &Visit) {
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow(object: *mut u8, words: usize, align: usize, class: Class) {
-    // SAFETY: the caller's promise.
-    if unsafe { sampled::give(object, class) } {
-        return;
+    // SAFETY: the caller's promise, for each of these.
+    unsafe {
+        match sampled::give(object, class) {
+            Pushed::Kept => {}
+            Pushed::Due => sampled::give_due(object, class),
+            Pushed::NotOpen => give_long(object, words, align, class),
+        }
     }
-    // SAFETY: as above.
-    unsafe { give_long(object, words, align, class) }
 }
 
 // As `take_long`.
@@ -231,12 +234,14 @@ unsafe fn give_unwatched(visit: &Visit, object: *mut u8, class: Class) -> bool {
 #[cold]
 #[inline(never)]
 pub unsafe fn give_slow_bare(object: *mut u8, class: Class) {
-    // SAFETY: the caller's promise.
-    if unsafe { sampled::give(object, class) } {
-        return;
+    // SAFETY: the caller's promise, for each of these.
+    unsafe {
+        match sampled::give(object, class) {
+            Pushed::Kept => {}
+            Pushed::Due => sampled::give_due(object, class),
+            Pushed::NotOpen => give_long_bare(object, class),
+        }
     }
-    // SAFETY: as above.
-    unsafe { give_long_bare(object, class) }
 }
 
 // As `take_long`.

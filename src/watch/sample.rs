@@ -98,6 +98,8 @@ static TABLES: AtomicPtr<Tables> = AtomicPtr::new(ptr::null_mut());
 static FILTER: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
 const PAGE_SHIFT: u32 = 12;
 static INTERVAL_NOW: AtomicU64 = AtomicU64::new(INTERVAL as u64);
+/// What a byte's chance is at most, in parts of 2^64.
+static SCALE: AtomicU64 = AtomicU64::new(0);
 /// Counts the starts; samples of earlier runs do not count. Read often, so what samples write lies
 /// elsewhere.
 static RUN: CachePadded<AtomicU32> = CachePadded::new(AtomicU32::new(0));
@@ -152,6 +154,7 @@ pub fn begin(interval: usize) -> bool {
     DROPPED.store(0, Relaxed);
     SAMPLES.store(0, Relaxed);
     INTERVAL_NOW.store(interval.max(1) as u64, Relaxed);
+    SCALE.store((u64::MAX / interval.max(1) as u64).saturating_add(1), Relaxed);
     BEGAN.store(now(), Relaxed);
     ENDED.store(0, Relaxed);
     true
@@ -218,7 +221,7 @@ impl Drop for Quiet {
 /// Takes bytes off what is left to the next one that is looked at; whether it has come, or may have. Then
 /// [`reached`] knows.
 #[inline(always)]
-pub fn count_down(thread: &Beside, bytes: usize) -> bool {
+fn count_down(thread: &Beside, bytes: usize) -> bool {
     thread.left.store(thread.left.load(Relaxed).wrapping_sub(bytes as i64), Relaxed);
     // Loaded again, so that the compiler may subtract in memory: only the owner stores.
     thread.left.load(Relaxed) < 0
@@ -228,7 +231,7 @@ pub fn count_down(thread: &Beside, bytes: usize) -> bool {
 /// left is of another run, the next distance is drawn.
 #[cold]
 #[inline(never)]
-pub fn reached(thread: &Beside, bytes: usize) -> bool {
+fn reached(thread: &Beside, bytes: usize) -> bool {
     if begins_run(thread) {
         let left = thread.left.load(Relaxed).wrapping_sub(bytes as i64);
         thread.left.store(left, Relaxed);
@@ -244,8 +247,9 @@ pub fn reached(thread: &Beside, bytes: usize) -> bool {
 /// If what the thread has left is of another run, it is drawn anew.
 fn begins_run(thread: &Beside) -> bool {
     let run = RUN.load(Relaxed);
-    let another = thread.run.swap(run, Relaxed) != run;
+    let another = thread.run.load(Relaxed) != run;
     if another {
+        thread.run.store(run, Relaxed);
         let seed = RANDOM.fetch_add(STRIDE, Relaxed) ^ (&raw const RANDOM).addr() as u64;
         thread.random.store(mixed(seed), Relaxed);
         thread.left.store(distance(thread), Relaxed);
@@ -253,21 +257,37 @@ fn begins_run(thread: &Beside) -> bool {
     another
 }
 
-/// Which of `held` objects of `size` bytes in a bin will be met when they are handed out: each with its chance,
-/// whatever happens to the others. Answers how many lie up to and with the hottest of them; which of those
-/// below it will be is drawn when it is gone, as nothing has come to depend on it.
-pub fn draw_among(thread: &Beside, held: usize, size: usize) -> usize {
+/// What was drawn of the objects that a bin will keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ahead {
+    /// So many will not be met.
+    pub objects: usize,
+    /// The one after them will, or nothing is decided of it.
+    pub then_one: bool,
+}
+
+/// Which of `held` objects of `size` bytes in a bin, and of those that it will keep next, will be met when they are
+/// handed out: each with its chance, whatever happens to the others. Answers how many of those it holds lie up to
+/// and with the hottest of them; which of those below it will be is drawn when it is gone, as nothing has come to
+/// depend on it.
+pub fn draw_among(thread: &Beside, held: usize, size: usize) -> (usize, Ahead) {
     begins_run(thread);
     let interval = INTERVAL_NOW.load(Relaxed);
     if interval == 1 {
-        return held;
+        return (held, Ahead { objects: 0, then_one: true });
     }
-    let uniform = uniform(thread);
-    // Mostly none, and then there is no need for the logarithm: it is at least so far from 1.
-    if uniform <= 1.0 - (held * size) as f64 / interval as f64 {
-        return 0;
-    }
-    held.saturating_sub(distance_of(uniform, interval) as usize / size)
+    // As many as are seldom met, so that the logarithm is seldom needed, and no more than can be counted.
+    let most = (interval as usize / 32 / size).clamp(1, 1 << 20);
+    let before = |objects| {
+        let random = random(thread);
+        // It is at least so far from 1.
+        let chance = ((objects * size) as u64).saturating_mul(SCALE.load(Relaxed));
+        let none = !random > chance;
+        if none { usize::MAX } else { distance_of(fraction(random), interval) as usize / size }
+    };
+    let first = before(held + most);
+    let next = if first < held { before(most) } else { first - held };
+    (held.saturating_sub(first), Ahead { objects: next.min(most), then_one: next < most })
 }
 
 /// An object that was [drawn](draw_among) is handed out for `size` bytes; its class has objects of `class` bytes.
@@ -282,7 +302,7 @@ pub fn drawn(thread: &Beside, at: usize, size: usize, class: usize) {
 fn distance(thread: &Beside) -> i64 {
     match INTERVAL_NOW.load(Relaxed) {
         1 => -1,
-        interval => distance_of(uniform(thread), interval),
+        interval => distance_of(fraction(random(thread)), interval),
     }
 }
 
@@ -290,11 +310,15 @@ fn distance_of(uniform: f64, interval: u64) -> i64 {
     (-chance::ln(uniform) * interval as f64) as i64
 }
 
-/// Between 0 and 1, and neither, so its logarithm is finite.
-fn uniform(thread: &Beside) -> f64 {
+/// Above 0 and at most 1, so its logarithm is finite.
+fn fraction(random: u64) -> f64 {
+    ((random >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+}
+
+fn random(thread: &Beside) -> u64 {
     let state = thread.random.load(Relaxed).wrapping_add(STRIDE);
     thread.random.store(state, Relaxed);
-    ((mixed(state) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    mixed(state)
 }
 
 /// Steps of a Weyl sequence, which [`mixed`] makes random numbers of (splitmix64: Steele, Lea and Flood,
@@ -380,7 +404,9 @@ fn remember(
 /// Whether the block at `at` may have been sampled; if not, [`dying`] need not be told.
 #[inline(always)]
 pub fn maybe(at: usize) -> bool {
-    counter(at).load(Relaxed) != 0
+    // As a volatile byte, which the compiler compares in memory; it does not with an atomic one.
+    // SAFETY: a byte of a static, which is always read and written whole.
+    (unsafe { counter(at).as_ptr().read_volatile() }) != 0
 }
 
 /// A block is about to be freed.
