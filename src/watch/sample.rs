@@ -98,6 +98,8 @@ static TABLES: AtomicPtr<Tables> = AtomicPtr::new(ptr::null_mut());
 static FILTER: [AtomicU8; 1 << 16] = [const { AtomicU8::new(0) }; 1 << 16];
 const PAGE_SHIFT: u32 = 12;
 static INTERVAL_NOW: AtomicU64 = AtomicU64::new(INTERVAL as u64);
+/// Bytes that a bin keeps at most before it is drawn again: a part of the interval, and a count of them is small.
+static WINDOW: AtomicU64 = AtomicU64::new(0);
 /// What a byte's chance is at most, in parts of 2^64.
 static SCALE: AtomicU64 = AtomicU64::new(0);
 /// Counts the starts; samples of earlier runs do not count. Read often, so what samples write lies
@@ -154,6 +156,7 @@ pub fn begin(interval: usize) -> bool {
     DROPPED.store(0, Relaxed);
     SAMPLES.store(0, Relaxed);
     INTERVAL_NOW.store(interval.max(1) as u64, Relaxed);
+    WINDOW.store((interval / 32).min(1 << 24) as u64, Relaxed);
     SCALE.store((u64::MAX / interval.max(1) as u64).saturating_add(1), Relaxed);
     BEGAN.store(now(), Relaxed);
     ENDED.store(0, Relaxed);
@@ -245,6 +248,8 @@ fn reached(thread: &Beside, bytes: usize) -> bool {
 }
 
 /// If what the thread has left is of another run, it is drawn anew.
+#[cold]
+#[inline(never)]
 fn begins_run(thread: &Beside) -> bool {
     let run = RUN.load(Relaxed);
     let another = thread.run.load(Relaxed) != run;
@@ -270,23 +275,42 @@ pub struct Ahead {
 /// handed out: each with its chance, whatever happens to the others. Answers how many of those it holds lie up to
 /// and with the hottest of them; which of those below it will be is drawn when it is gone, as nothing has come to
 /// depend on it.
+#[inline(always)]
 pub fn draw_among(thread: &Beside, held: usize, size: usize) -> (usize, Ahead) {
-    begins_run(thread);
+    if thread.run.load(Relaxed) != RUN.load(Relaxed) {
+        begins_run(thread);
+    }
+    // As many as are seldom met, so that the logarithm is seldom needed: the draw is at least so far from 1.
+    let most = (WINDOW.load(Relaxed) as usize / size).max(1);
+    let random = random(thread);
+    if is_none(random, held + most, size) {
+        return (0, Ahead { objects: most, then_one: false });
+    }
+    draw_exactly(thread, random, held, most, size)
+}
+
+/// Whether a draw is so small that for certain none of so many objects will be met.
+#[inline(always)]
+fn is_none(random: u64, objects: usize, size: usize) -> bool {
+    !random > ((objects * size) as u64).saturating_mul(SCALE.load(Relaxed))
+}
+
+#[cold]
+#[inline(never)]
+fn draw_exactly(
+    thread: &Beside,
+    first: u64,
+    held: usize,
+    most: usize,
+    size: usize,
+) -> (usize, Ahead) {
     let interval = INTERVAL_NOW.load(Relaxed);
     if interval == 1 {
         return (held, Ahead { objects: 0, then_one: true });
     }
-    // As many as are seldom met, so that the logarithm is seldom needed, and no more than can be counted.
-    let most = (interval as usize / 32 / size).clamp(1, 1 << 20);
-    let before = |objects| {
-        let random = random(thread);
-        // It is at least so far from 1.
-        let chance = ((objects * size) as u64).saturating_mul(SCALE.load(Relaxed));
-        let none = !random > chance;
-        if none { usize::MAX } else { distance_of(fraction(random), interval) as usize / size }
-    };
-    let first = before(held + most);
-    let next = if first < held { before(most) } else { first - held };
+    let before = |random| distance_of(fraction(random), interval) as usize / size;
+    let first = before(first);
+    let next = if first < held { before(random(thread)) } else { first - held };
     (held.saturating_sub(first), Ahead { objects: next.min(most), then_one: next < most })
 }
 
