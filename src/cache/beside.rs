@@ -32,7 +32,7 @@ unsafe impl Sync for Ahead {}
 
 impl Ahead {
     fn at(&self, class: Class) -> *mut i32 {
-        const { assert!(STRIDE == 8 * size_of::<i32>()) };
+        const { assert!(STRIDE / 8 == size_of::<i32>()) };
         // SAFETY: a class's offset is its index, which is below CLASSES, times STRIDE.
         unsafe { self.0.as_ptr().byte_add(class.offset() / 8) }.cast::<i32>().cast_mut()
     }

@@ -166,7 +166,8 @@ impl Bin {
 
     /// Whether it was opened and nobody has pinned it since. Then some allocations may go the fast way.
     pub fn is_open(&self) -> bool {
-        self.is_pinned() && !self.end.get().is_null()
+        let base = self.base.load(Relaxed);
+        !base.is_null() && base.addr().wrapping_sub(self.end.get().addr()) < LONGEST
     }
 
     /// Keeps an object in a bin that is [open](Bin::open), unless its array is full or `is_due` has something
@@ -182,8 +183,8 @@ impl Bin {
         is_due: impl FnOnce() -> bool,
     ) -> Pushed {
         let top = self.top.load(Relaxed);
-        // One comparison for all: open, it is the room less LONGEST; closed, it is further below 0, as addresses are
-        // larger; and where bounds are not pinned it is 0, as the fast path has found no room.
+        // One comparison for all: open, it is the room less LONGEST; closed or parted, it is further below 0; and where
+        // the bounds are those of the array it is 0, as the fast path has found no room.
         if self.end.get().addr().wrapping_sub(top.addr()) <= LONGEST.wrapping_neg() {
             return Pushed::NotOpen;
         }
@@ -251,7 +252,8 @@ impl Bin {
         let base = self.base.load(Relaxed);
         if !base.is_null() {
             self.low.set(base.wrapping_add(count));
-            self.end.set(base);
+            // Below every slot, and further than that of an open bin.
+            self.end.set(base.wrapping_byte_sub(2 * LONGEST));
         }
     }
 
