@@ -25,12 +25,18 @@ unsafe impl Zeroed for Nothing {
 pub struct Ground {
     os: Fake,
     kept: Mutex<Vec<(Class, usize)>>,
+    thin: bool,
 }
 
 impl Ground {
     /// A ground that keeps nothing.
     pub fn new() -> Self {
-        Self { os: Fake::new(true), kept: Mutex::new(Vec::new()) }
+        Self { os: Fake::new(true), kept: Mutex::new(Vec::new()), thin: false }
+    }
+
+    /// One on which every class is thin.
+    pub fn thin() -> Self {
+        Self { thin: true, ..Self::new() }
     }
 
     /// What it keeps, lowest first.
@@ -70,6 +76,10 @@ impl Objects for Ground {
     fn give(&self, class: Class, objects: &mut [*mut u8]) {
         let mut kept = self.kept.lock().unwrap();
         kept.extend(objects.iter().map(|object| (class, object.addr())));
+    }
+
+    fn is_thin(&self, _: Class) -> bool {
+        self.thin
     }
 }
 
