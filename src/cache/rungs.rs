@@ -138,11 +138,13 @@ impl<B: Objects> Caches<B> {
     /// it did.
     pub(super) fn sweep_sometimes(&self, cache: &ThreadCache, owner: &mut Owner) -> bool {
         owner.calls += 1;
+        if owner.calls.is_multiple_of(sizing::TICK_EVERY) {
+            self.below.tick();
+        }
         if owner.calls < sizing::SWEEP_EVERY {
             return false;
         }
         owner.calls = 0;
-        self.below.tick();
         add(&cache.counters.sweeps, 1);
         for class in Class::all() {
             let bin = cache.bin(class);

@@ -14,6 +14,9 @@ pub const BUDGET: u32 = 256 << 10;
 pub const BUDGET_MOST: u32 = 2 << 20;
 /// Slow calls between two looks at what lies unused.
 pub const SWEEP_EVERY: u32 = 512;
+/// Slow calls after which the floors below are asked whether it is time to give something back: a thread that
+/// allocates little comes by seldom.
+pub const TICK_EVERY: u32 = 16;
 
 /// Objects larger than this are cold in any case when they are used again, and a few scattered ones keep
 /// many spans: which of them stay is decided by address.
