@@ -504,6 +504,35 @@ fn the_system_is_not_asked_while_there_is_enough() {
     assert!(more <= 64 * MIB, "{more} bytes more for the same 40 MiB");
 }
 
+/// A thread comes by a few times only, and does not miss in the transfer cache: what nobody takes there goes
+/// back all the same.
+#[test]
+fn a_few_slow_calls_are_enough_to_give_back_what_is_due() {
+    let tower = tower(PAGE_SIZES[0]);
+    let (small, class) = (class(64), class(1024));
+    let (hand, other) = (Hand::new(tower), Hand::new(tower));
+    let mut held: Vec<_> = (0..1000).map(|_| hand.take(class).unwrap()).collect();
+    let objects: Vec<_> = (0..4000).map(|_| other.take(small).unwrap()).collect();
+    objects.into_iter().for_each(|object| other.give(object));
+    other.retire();
+    let waiting = tower.below().counts(small).objects;
+    assert!(waiting > 0);
+    let spills = || hand.cache.counts().spills;
+    // At the first look it may have been in use just before.
+    for _ in 0..2 {
+        fake(tower).advance(1000);
+        let before = spills();
+        while spills() < before + 20 {
+            hand.give(held.pop().expect("more than enough for 40 spills"));
+        }
+    }
+    assert!(tower.below().counts(small).objects < waiting, "nobody looked");
+    held.into_iter().for_each(|object| hand.give(object));
+    hand.retire();
+    tower.below().flush();
+    balanced(tower, 0);
+}
+
 /// What a class that lost ground keeps in its spans is not hidden from them by the caches.
 #[test]
 fn what_is_freed_of_a_thin_class_goes_home_first() {

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{KIB, MIB, Rng, rng};
+use common::{KIB, MIB, Rng, resident, rng};
 use spandrel::base::classes::Class;
 use spandrel::base::units::HUGEPAGE;
 use spandrel::cache::Caches;
@@ -229,6 +229,34 @@ fn freed_objects_keep_their_contents_until_handed_out_again() {
             unsafe { A.dealloc(at, layout) };
         }
     }
+}
+
+/// Pages that were only read have the system's page of zeros behind them, and clearing them leaves it there;
+/// what was written to is cleared.
+#[test]
+fn clearing_what_was_only_read_costs_no_memory() {
+    const BYTES: usize = 64 * MIB;
+    let os = Linux::new();
+    let at = os.map(BYTES, HUGEPAGE).expect("memory");
+    let page = os.page_size();
+    let sum = || {
+        let first = |page: usize| {
+            // SAFETY: mapped above, and only this test knows it.
+            usize::from(unsafe { at.add(page).read_volatile() })
+        };
+        (0..BYTES).step_by(page).map(first).sum::<usize>()
+    };
+    assert_eq!(sum(), 0);
+    // SAFETY: as above.
+    unsafe { at.add(3 * page).write(7) };
+    let before = resident();
+    // SAFETY: as above, and nobody reads or writes meanwhile.
+    let held = unsafe { os.clear(at, BYTES, false) };
+    let more = resident().saturating_sub(before);
+    assert_eq!((held, sum()), (page, 0));
+    assert!(more < BYTES / 2, "{more} bytes of memory behind pages that were only read");
+    // SAFETY: as above; it is not used again.
+    assert!(unsafe { os.unmap(at, BYTES) });
 }
 
 fn fill(at: *mut u8, size: usize) {
