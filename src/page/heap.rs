@@ -27,6 +27,10 @@ const FIRST_STEP: usize = if WINDOW > (4 << 20) { 4 << 20 } else { HUGEPAGE };
 /// Below this many bytes writing zeros is cheaper than asking what is there.
 const LOOK_FROM: usize = 128 << 10;
 
+/// A zeroed block of which less than one part in so many was written to was hardly touched: a fault for each page that
+/// the next one touches is then cheaper than writing all of it.
+const TOUCHED_PART: usize = 32;
+
 /// With so much memory behind it the heap is large enough for the system's hugepages to pay: from the third on,
 /// if two are full. Blocks of some hundred KiB spread a heap of one MiB over three.
 const LARGE_HEAP: usize = 2 * HUGEPAGE;
@@ -247,7 +251,7 @@ impl<O: Os, M: Zeroed + Sync + 'static> PageHeap<O, M> {
         // The block that began here last was zeroed and had as many granules: what it holds is its user's
         // doing.
         if window.watched(first) && window.length(first) == count {
-            self.zeroing.learn(held * 2 >= bytes);
+            self.zeroing.learn(held * TOUCHED_PART >= bytes);
         }
     }
 
