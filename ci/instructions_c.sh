@@ -31,7 +31,7 @@ pair() {
 }
 
 loops=(same random lifo fifo)
-names=(spandrel glibc) && declare -A library=([spandrel]=$PWD/$target/$profile/libspandrel.so [glibc]=)
+names=(spandrel glibc) && declare -A library=([spandrel]=$(realpath "$target/$profile/libspandrel.so") [glibc]=)
 for name in mimalloc jemalloc tcmalloc_minimal; do
     found=$(ldconfig -p | awk -v want="lib$name.so" 'index($1, want) == 1 && !n++ { print $NF }')
     [ -z "$found" ] || { names+=("$name") && library[$name]=$found; }

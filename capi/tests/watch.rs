@@ -197,8 +197,41 @@ fn heap_profiles() {
     let file = folder.join("profile.pb.gz");
     watched(&program, &[], &format!("profile=64KiB,profile-file={}", file.display()));
     assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b]);
+    // What leads somewhere else, or is no file, stays what it is.
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::fs::write(&file, "").unwrap();
+    watched(&program, &[], &format!("profile=64KiB,profile-file={}", link.display()));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b]);
     // A place where nothing can be written is told.
     let output = watched(&program, &[], "profile=1B,profile-file=/no/such/place");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.starts_with("spandrel: the heap profile /no/such/place: No such file"), "{said}");
+}
+
+/// Whatever is asked for and cannot be written, or does nothing by itself, is told, once.
+#[test]
+fn what_cannot_be_had_is_told() {
+    let program = c_program();
+    for (options, wanted) in [
+        ("stats=/no/such/place", "spandrel: the statistics /no/such/place: No such file"),
+        ("stats=/", "spandrel: the statistics /: Is a directory"),
+        (
+            "map=/no/such/place",
+            "spandrel: SPANDREL: no map is written: cannot make `/no/such/place`",
+        ),
+        (
+            "trace=/no/such/place",
+            "spandrel: SPANDREL: no trace is recorded: cannot make or map `/no",
+        ),
+        ("leaks-exit=7", "spandrel: SPANDREL: leaks-exit does nothing without leaks"),
+        ("map-every=1s", "spandrel: SPANDREL: map-every does nothing without map"),
+        ("profile-file=/tmp/none", "spandrel: no heap profile /tmp/none: none was started"),
+    ] {
+        let output = watched(&program, &[], options);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with(wanted) && said.lines().count() == 1, "{options}: {said}");
+    }
+    assert!(!Path::new("/tmp/none").exists(), "no profile, no file");
 }
