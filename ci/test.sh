@@ -8,9 +8,6 @@ cd "$(dirname "$0")/.."
 # Nothing is built twice here, and what the incremental compiler keeps for that is as large as the rest.
 export CARGO_INCREMENTAL=0
 
-# Nor are the variables of a test looked at; names and lines are.
-export CARGO_PROFILE_DEV_DEBUG=line-tables-only
-
 # In this order, so that of two neighbours one builds while the other runs, and what needs packages comes late.
 parts=(packages rules format clippy models release debug docs reliability programs capi install memory instructions map peers demo)
 
