@@ -29,10 +29,10 @@ part_clippy() {
     cargo clippy --quiet -p spandrel --lib -- -D warnings
 }
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p spandrel; }
-# Not what another part builds and tests with optimisation.
+# Not the models, which are empty without their checkers.
 part_debug() {
     need gcc
-    cargo test --quiet --workspace --exclude fuzz --exclude loom_tests --exclude demo --exclude peers
+    cargo test --quiet --workspace --exclude fuzz --exclude loom_tests
 }
 # Heap profiles are read by the tool they are written for. (Leaks of C, C++ and Rust programs: capi.)
 part_release() {
@@ -66,7 +66,6 @@ part_memory() {
 # Workers, driver, files and charts, from end to end, on as little as will do.
 part_peers() {
     local out
-    cargo test --quiet --release -p peers
     out=$(mktemp -d)
     cargo run --quiet --release -p peers -- --quick --repeat 1 --profile release \
         --only spandrel system same/t1 larson/t2 --out "$out" >/dev/null
@@ -85,7 +84,6 @@ part_capi() {
 # The services without link-time optimisation: built like their driver, they share its dependencies. (With it:
 # `ci/long.sh demo`, and of the allocator itself in the parts instructions and install.)
 part_demo() {
-    cargo test --quiet --release -p demo
     cargo run --quiet --release -p demo -- --seconds 8 --profile release
     ci/watched.sh
 }
