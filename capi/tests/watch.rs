@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, library, run};
+use common::{compile, library, run, temporary};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -112,7 +112,7 @@ fn leaks_of_a_cxx_program() {
 }
 
 fn rust_program() -> PathBuf {
-    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("leaky_rs");
+    let binary = temporary().join("leaky_rs");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/watch/leaky.rs");
     let built = Command::new("rustc")
         .args(["--edition=2024", "-g", "-Copt-level=1", "-o"])
@@ -154,7 +154,7 @@ fn a_heap_profile_by_call() {
     let arguments = common::link();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let program = compile("watch/profiled.c", "profiled_c", &arguments);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("by_call.svg");
+    let file = temporary().join("by_call.svg");
     common::passes("linked", &program, &[file.to_str().unwrap()], false);
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("<title>keep_some (400,800 bytes"), "{text}");
@@ -179,7 +179,7 @@ fn a_static_stripped_program() {
 
 #[test]
 fn heap_profiles() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profiles");
+    let folder = temporary().join("profiles");
     // What an earlier run left.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir(&folder).unwrap();

@@ -173,11 +173,9 @@ fn target() -> PathBuf {
 }
 
 /// Builds the workers beside this program.
-///
-/// Without `debug = 0`, cargo tells snmalloc's build script `DEBUG=true`, and its C++ is a debug build.
 pub fn build(allocators: &[&Allocator]) -> Result<()> {
     let mut workers = cargo("memory");
-    workers.args(["--no-default-features", "--config", "profile.release.debug=0"]);
+    workers.arg("--no-default-features");
     for allocator in allocators {
         workers.args(["--bin", allocator.worker]);
         if let Some(feature) = allocator.feature {
