@@ -61,7 +61,7 @@ part_instructions() {
 # The bars that memory is held to, in both doors: those whose figures are the same on a busy machine.
 part_memory() {
     cargo run --quiet --release -p memory -- --check --at-once 8 \
-        --only free-64 free-4k free-100k free-4m dead-threads idle-16 drift idle-thread burst-1
+        --only free-64 free-4k free-100k free-4m dead-threads idle-16 turns-40 drift idle-thread burst-1 cgroup-128m
 }
 # Workers, driver, files and charts, from end to end, on as little as will do.
 part_peers() {
