@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 target=${CARGO_TARGET_DIR:-target}
 if [ -n "${PROFILE:-}" ]; then
     cargo build --quiet --profile "$PROFILE" -p capi
-    spandrel=$PWD/$target/$PROFILE/libspandrel.so
+    spandrel=$(realpath "$target/$PROFILE/libspandrel.so")
 else
     spandrel=$(ci/library.sh)
 fi
