@@ -78,6 +78,7 @@ part_watch() {
     SPANDREL_NEEDS_PPROF=1 cargo test --quiet --release -p spandrel --test profile --test leaks --test tags --test stacks
 }
 part_demo() {
+    need curl
     cargo run --quiet --release -p demo -- --seconds 8
     ci/watched.sh
 }
