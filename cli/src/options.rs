@@ -88,10 +88,23 @@ pub fn help() -> String {
     );
     let width = parser::KEYS.iter().map(|key| key.name.len()).max().unwrap_or(0);
     for key in &parser::KEYS {
-        text.push_str(&format!("  {:width$}  {}\n", key.name, key.allowed));
+        let mut line = format!("  {:width$} ", key.name);
+        for word in key.allowed.split(' ') {
+            if line.len() + 1 + word.len() > WIDTH {
+                text.push_str(&line);
+                line = format!("\n{:1$}", "", width + 3);
+            }
+            line.push(' ');
+            line.push_str(word);
+        }
+        text.push_str(&line);
+        text.push('\n');
     }
     text
 }
+
+/// Columns of the list, so that a folded line stands under its own column.
+const WIDTH: usize = 96;
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +139,12 @@ mod tests {
     fn help_has_every_option() {
         let text = help();
         for key in &parser::KEYS {
-            assert!(text.contains(&format!("\n  {}", key.name)) && text.contains(key.allowed));
+            assert!(text.contains(&format!("\n  {}", key.name)), "{text}");
+        }
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let words = words.join(" ");
+        for key in &parser::KEYS {
+            assert!(words.contains(&format!("{} {}", key.name, key.allowed)), "{text}");
         }
     }
 

@@ -70,8 +70,13 @@ fn hugepages(root: &Path, policy: Option<HugepagePolicy>) -> Vec<Finding> {
     }
     let defrag = read("defrag");
     if let Some(defrag) = chosen(&defrag) {
-        let meaning = match defrag {
-            "always" | "madvise" | "defer+madvise" => {
+        let unasked = mode == "always" && defrag == "always";
+        let meaning = match (mode, defrag) {
+            ("never", _) => "of no account where no huge page is given",
+            _ if policy == Some(HugepagePolicy::Never) && !unasked => {
+                "no fault waits for a huge page: hugepages=never"
+            }
+            (_, "always" | "madvise" | "defer+madvise") => {
                 "a fault in a large heap may stop to compact memory and then gets a huge page"
             }
             _ => "a fault takes a huge page only where one is free already",
@@ -216,6 +221,23 @@ mod tests {
         ]);
         let values: Vec<_> = hugepages(root.path(), None).into_iter().map(|f| f.value).collect();
         assert_eq!(values, ["always", "32 MiB", "never"]);
+    }
+
+    #[test]
+    fn compaction_is_for_who_asks() {
+        let meaning = |enabled, defrag, policy| {
+            let root = machine(&[
+                ("sys/kernel/mm/transparent_hugepage/enabled", enabled),
+                ("sys/kernel/mm/transparent_hugepage/defrag", defrag),
+            ]);
+            hugepages(root.path(), policy).remove(1).meaning
+        };
+        let (asked, always) = ("always [madvise] never", "[always] madvise never");
+        let never = Some(HugepagePolicy::Never);
+        assert!(meaning(asked, "[madvise]", None).starts_with("a fault in a large heap"));
+        assert!(meaning(asked, "[madvise]", never).starts_with("no fault waits"));
+        assert!(meaning(always, "[always]", never).starts_with("a fault in a large heap"));
+        assert!(meaning("always [never]", "[madvise]", None).starts_with("of no account"));
     }
 
     #[test]
