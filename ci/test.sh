@@ -18,7 +18,7 @@ need() {
 
 # What any part needs, at once.
 part_packages() {
-    ci/packages.sh gcc g++ valgrind golang-1.19-go chromium chromium-driver python3-selenium
+    ci/packages.sh gcc g++ valgrind curl golang-1.19-go chromium chromium-driver python3-selenium
     ci/programs.sh --install
 }
 part_rules() { ci/rules.sh && ci/rules.sh --seeded; }
@@ -84,6 +84,7 @@ part_capi() {
 # The services without link-time optimisation: built like their driver, they share its dependencies. (With it:
 # `ci/long.sh demo`, and of the allocator itself in the parts instructions and install.)
 part_demo() {
+    need curl
     cargo run --quiet --release -p demo -- --seconds 8 --profile release
     ci/watched.sh
 }

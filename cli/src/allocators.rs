@@ -1,6 +1,6 @@
 //! The other allocators of this machine, by the names their libraries usually have.
 
-use crate::{FAILED, Refusal, library};
+use crate::{FAILED, Refusal, USAGE, library};
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ pub fn named(argument: &str) -> Result<Allocator, Refusal> {
         .filter(|(name, path)| !name.is_empty() && !path.is_empty())
         .ok_or_else(|| {
             Refusal::new(
-                FAILED,
+                USAGE,
                 format!("--with {argument}: wanted NAME=PATH, as mine=./libmine.so"),
             )
         })?;
@@ -123,38 +123,8 @@ pub fn line_up(
     with: &[String],
     only: &[String],
 ) -> anyhow::Result<Vec<Allocator>> {
-    let ours = library::path(library)?;
-    let mut others = vec![Allocator { name: "system".to_owned(), library: None }];
     let named: Vec<Allocator> = with.iter().map(|with| named(with)).collect::<Result<_, _>>()?;
-    others.extend(
-        installed(&directories())
-            .into_iter()
-            .filter(|found| !named.iter().any(|named| named.name == found.name)),
-    );
-    if !only.is_empty() {
-        for name in only {
-            if !others.iter().any(|other| other.name == *name) {
-                let there: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
-                return Err(Refusal::new(
-                    FAILED,
-                    format!("--only {name}: not here; there are: {}", there.join(", ")),
-                )
-                .into());
-            }
-        }
-        others.retain(|other| only.contains(&other.name));
-    }
-    let mut all = vec![Allocator { name: "spandrel".to_owned(), library: Some(ours) }];
-    for allocator in others.into_iter().chain(named) {
-        if all.iter().any(|earlier| earlier.name == allocator.name) {
-            return Err(Refusal::new(
-                FAILED,
-                format!("--with {}: there is one of that name already", allocator.name),
-            )
-            .into());
-        }
-        all.push(allocator);
-    }
+    let all = chosen(library::path(library)?, installed(&directories()), named, only)?;
     // A library that the loader leaves out would be measured as the system's malloc.
     for allocator in &all {
         if let Some(path) = &allocator.library {
@@ -163,6 +133,48 @@ pub fn line_up(
             })?;
         }
     }
+    Ok(all)
+}
+
+/// Spandrel first, then of what is found what `only` names, or all, then what the user has named.
+fn chosen(
+    ours: PathBuf,
+    installed: Vec<Allocator>,
+    named: Vec<Allocator>,
+    only: &[String],
+) -> Result<Vec<Allocator>, Refusal> {
+    let mut all = vec![
+        Allocator { name: "spandrel".to_owned(), library: Some(ours) },
+        Allocator { name: "system".to_owned(), library: None },
+    ];
+    all.extend(
+        installed.into_iter().filter(|found| !named.iter().any(|named| named.name == found.name)),
+    );
+    let unnamed = all.len();
+    for allocator in named {
+        if all.iter().any(|earlier| earlier.name == allocator.name) {
+            return Err(Refusal::new(
+                USAGE,
+                format!("--with {}: there is one of that name already", allocator.name),
+            ));
+        }
+        all.push(allocator);
+    }
+    for name in only {
+        if !all.iter().any(|one| one.name == *name) {
+            let there: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+            return Err(Refusal::new(
+                USAGE,
+                format!("--only {name}: not here; there are: {}", there.join(", ")),
+            ));
+        }
+    }
+    // Figures are over Spandrel's, so it is there in any case; who names a library wants it, too.
+    let mut index = 0;
+    all.retain(|one| {
+        index += 1;
+        only.is_empty() || only.contains(&one.name) || index == 1 || index > unnamed
+    });
     Ok(all)
 }
 
@@ -205,5 +217,31 @@ mod tests {
         assert_eq!(says("mine=/no/such.so"), "--with mine: /no/such.so: no such library");
         assert_eq!(says("mine=/"), "--with mine: /: not a file");
         assert_eq!(says("mine=/etc/passwd"), "--with mine: /etc/passwd: not an ELF library");
+    }
+
+    #[test]
+    fn only_chooses_among_all_of_them() {
+        let one = |name: &str| Allocator { name: name.to_owned(), library: Some("/x.so".into()) };
+        let pick = |with: &[&str], only: &[&str]| {
+            let with = with.iter().copied().map(one).collect();
+            let only: Vec<String> = only.iter().map(|&name| name.to_owned()).collect();
+            let all = chosen("/ours.so".into(), vec![one("jemalloc")], with, &only);
+            all.map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" "))
+                .map_err(|refusal| (refusal.code, refusal.message))
+        };
+        assert_eq!(pick(&["mine"], &[]).unwrap(), "spandrel system jemalloc mine");
+        assert_eq!(pick(&["mine"], &["mine"]).unwrap(), "spandrel mine");
+        assert_eq!(pick(&["mine"], &["system"]).unwrap(), "spandrel system mine");
+        assert_eq!(pick(&[], &["spandrel"]).unwrap(), "spandrel");
+        assert_eq!(pick(&["jemalloc"], &["spandrel", "jemalloc"]).unwrap(), "spandrel jemalloc");
+        let says = |code, text: &str| Err((code, text.to_owned()));
+        assert_eq!(
+            pick(&["mine"], &["typo"]),
+            says(2, "--only typo: not here; there are: spandrel, system, jemalloc, mine")
+        );
+        for name in ["system", "spandrel"] {
+            let message = format!("--with {name}: there is one of that name already");
+            assert_eq!(pick(&[name], &[]), says(2, &message));
+        }
     }
 }

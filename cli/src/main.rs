@@ -18,6 +18,7 @@ mod library;
 mod map;
 mod measure;
 mod names;
+mod options;
 mod program;
 mod run;
 mod trace;
@@ -57,6 +58,8 @@ const NOT_FOUND: u8 = 127;
 const CANNOT_RUN: u8 = 126;
 /// The command itself failed.
 const FAILED: u8 = 125;
+/// Wrong usage, as clap ends it too.
+const USAGE: u8 = 2;
 
 impl Refusal {
     fn new(code: u8, message: impl Into<String>) -> Refusal {

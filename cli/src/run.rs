@@ -1,9 +1,10 @@
 //! `spandrel run`: becomes the program, with the library preloaded.
 
-use crate::{CANNOT_RUN, Refusal, library, program};
+use crate::{CANNOT_RUN, FAILED, Refusal, USAGE, library, options, program};
 use anyhow::Result;
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,7 @@ use std::process::Command;
 /// The command becomes the program: its process id, its streams and its exit code are the program's.
 /// Programs that it starts in turn run on Spandrel too.
 #[derive(clap::Args)]
+#[command(after_help = options::help())]
 pub struct Arguments {
     /// Print where every mapped byte is when the program exits: to stderr, or to the end of FILE. Every
     /// process that it starts prints its own; one that leaves by `_exit` or a signal prints nothing.
@@ -23,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
     /// Add a snapshot to the map this often, as in `500ms`, `10s`; at the first slow call after that.
-    #[arg(long, value_name = "TIME", requires = "map")]
+    #[arg(long, value_name = "TIME", requires = "map", value_parser = options::value("map-every"))]
     map_every: Option<String>,
     /// Whose call sites are in the map: of blocks sampled every 16 KiB on average, of all blocks (every
     /// call then costs about a microsecond), or of none (then the map costs nothing until it is written).
@@ -47,7 +49,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     profile: Option<PathBuf>,
     /// Bytes between two samples of the profile, on average, as in 64KiB; 1B samples every block.
-    #[arg(long, value_name = "SIZE", requires = "profile", default_value = "512KiB")]
+    #[arg(long, value_name = "SIZE", requires = "profile", default_value = "512KiB",
+          value_parser = options::value("profile"))]
     profile_every: String,
     /// Use this library instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
@@ -74,7 +77,7 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
     let mut command = Command::new(&program.path);
     command.arg0(&arguments.command[0]).args(&arguments.command[1..]);
     command.env("LD_PRELOAD", preload(&library));
-    if let Some(options) = options(arguments, std::env::var_os("SPANDREL"))? {
+    if let Some(options) = wishes(arguments, options::variable())? {
         command.env("SPANDREL", options);
     }
     let error = command.exec();
@@ -93,7 +96,7 @@ pub fn preload(library: &Path) -> OsString {
 
 /// The option list in the environment and, at its end, what the flags wish for; none if there are no
 /// wishes.
-fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsString>> {
+fn wishes(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsString>> {
     let mut wishes: Vec<OsString> = Vec::new();
     match &arguments.stats {
         None => {}
@@ -101,23 +104,14 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
         Some(Some(file)) => wishes.push(named("stats", file)?),
     }
     if let Some(file) = &arguments.map {
-        wishes.push(named("map", fresh("map", file)?)?);
+        wishes.push(named("map", file)?);
         wishes.push(format!("map-sites={}", arguments.sites).into());
     }
     if let Some(every) = &arguments.map_every {
-        let known = every.contains(|digit: char| digit.is_ascii_digit() && digit != '0')
-            && ["ms", "s", "min", "h"].iter().any(|unit| {
-                every.strip_suffix(unit).is_some_and(|number| number.trim().parse::<f64>().is_ok())
-            });
-        if !known {
-            let message =
-                format!("--map-every {every}: wanted a time with its unit, as 500ms, 10s, 2min");
-            return Err(Refusal::new(crate::FAILED, message).into());
-        }
         wishes.push(format!("map-every={every}").into());
     }
     if let Some(file) = &arguments.trace {
-        wishes.push(named("trace", fresh("trace", file)?)?);
+        wishes.push(named("trace", file)?);
     }
     if let Some(all) = arguments.leaks {
         wishes.push(if all.is_some() { "leaks=all" } else { "leaks=on" }.into());
@@ -126,21 +120,10 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
         wishes.push(format!("leaks-exit={code}").into());
     }
     if let Some(file) = &arguments.profile {
-        let every = &arguments.profile_every;
-        let number = every.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-        let unit = every[number.len()..].to_ascii_lowercase();
-        let units = ["b", "k", "kb", "kib", "m", "mb", "mib", "g", "gb", "gib"];
-        let known = units.contains(&unit.as_str())
-            && number.trim().parse::<f64>().is_ok_and(|number| number > 0.0);
-        if !known {
-            let message = format!(
-                "--profile-every {every}: wanted a size with its unit, as 64KiB, 1MiB; 1B samples all"
-            );
-            return Err(Refusal::new(crate::FAILED, message).into());
-        }
-        wishes.push(format!("profile={every}").into());
+        wishes.push(format!("profile={}", arguments.profile_every).into());
         wishes.push(named("profile-file", file)?);
     }
+    files(arguments)?;
     if wishes.is_empty() {
         return Ok(None);
     }
@@ -152,28 +135,93 @@ fn options(arguments: &Arguments, list: Option<OsString>) -> Result<Option<OsStr
 fn named(key: &str, file: &Path) -> Result<OsString> {
     let path = std::path::absolute(file)?;
     if path.as_os_str().as_encoded_bytes().contains(&b',') {
-        let message = format!("--{key}={}: the path may not contain a comma", path.display());
-        return Err(Refusal::new(crate::FAILED, message).into());
+        let flag = key.strip_suffix("-file").unwrap_or(key);
+        let message = format!("--{flag}={}: the path may not contain a comma", path.display());
+        return Err(Refusal::new(USAGE, message).into());
     }
     let mut option = OsString::from(format!("{key}="));
     option.push(path);
     Ok(option)
 }
 
-/// A file that is written anew: what an earlier run left there goes, or the program would leave it alone.
-fn fresh<'a>(key: &str, file: &'a Path) -> Result<&'a Path> {
+/// Refuses files that the library could not write, while there is somebody to tell: when the program ends it may have
+/// run for hours. What an earlier run left of a map or a trace goes, or the library would leave it alone; only when
+/// nothing is refused any more.
+fn files(arguments: &Arguments) -> Result<()> {
+    let stats = arguments.stats.as_ref().and_then(Option::as_ref);
+    if let Some(file) = stats {
+        place("stats", file, Written::Appended)?;
+    }
+    if let Some(file) = &arguments.profile {
+        // `%p` is the process's number, which the program keeps.
+        let file = file.as_os_str().as_bytes();
+        let number = std::process::id().to_string();
+        let mut path = Vec::new();
+        let mut rest = file;
+        while let Some(at) = rest.windows(2).position(|pair| pair == b"%p") {
+            path.extend_from_slice(&rest[..at]);
+            path.extend_from_slice(number.as_bytes());
+            rest = &rest[at + 2..];
+        }
+        path.extend_from_slice(rest);
+        place("profile", Path::new(OsStr::from_bytes(&path)), Written::Renamed)?;
+    }
+    let fresh = [("map", &arguments.map), ("trace", &arguments.trace)];
+    let fresh = || fresh.iter().filter_map(|(key, file)| Some((*key, file.as_ref()?)));
+    for (key, file) in fresh() {
+        place(key, file, Written::Created)?;
+    }
+    for (key, file) in fresh() {
+        match std::fs::remove_file(file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("--{key} {}: {error}", file.display());
+                return Err(Refusal::new(FAILED, message).into());
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How the library writes a file.
+#[derive(Clone, Copy, PartialEq)]
+enum Written {
+    /// At the end of what is there.
+    Appended,
+    /// By another name first, which then takes this one's place.
+    Renamed,
+    /// As a new file.
+    Created,
+}
+
+/// Whether a file can be written.
+fn place(key: &str, file: &Path, written: Written) -> Result<(), Refusal> {
     let refuse =
-        |why: String| Refusal::new(crate::FAILED, format!("--{key} {}: {why}", file.display()));
-    match std::fs::symlink_metadata(file) {
-        Ok(about) if !about.is_file() => return Err(refuse("not a file".to_owned()).into()),
-        Ok(_) => std::fs::remove_file(file).map_err(|error| refuse(error.to_string()))?,
-        Err(_) => {}
+        |why: String| Err(Refusal::new(FAILED, format!("--{key} {}: {why}", file.display())));
+    // A link leads to what is written, but where a new file is made nothing may stand.
+    let there = match written {
+        Written::Appended | Written::Renamed => std::fs::metadata(file),
+        Written::Created => std::fs::symlink_metadata(file),
+    };
+    if there.as_ref().is_ok_and(|about| !about.is_file()) {
+        return refuse("not a file".to_owned());
     }
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if !directory.unwrap_or(Path::new(".")).is_dir() {
-        return Err(refuse("there is no such directory".to_owned()).into());
+    let directory = directory.unwrap_or(Path::new("."));
+    if !directory.is_dir() {
+        return refuse("there is no such directory".to_owned());
     }
-    Ok(file)
+    // Tried, not asked: permissions are not all that a write may fail for.
+    let (what, tried) = match there {
+        Ok(_) if written == Written::Appended => {
+            ("file", std::fs::File::options().append(true).open(file).map(drop))
+        }
+        _ => ("directory", tempfile::tempfile_in(directory).map(drop)),
+    };
+    match tried {
+        Ok(()) => Ok(()),
+        Err(error) => refuse(format!("the {what} cannot be written to: {error}")),
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +237,7 @@ mod tests {
 
     fn of(flags: &[&str], list: Option<&str>) -> Result<Option<OsString>> {
         let words = ["run"].iter().chain(flags).chain(&["--", "true"]);
-        options(&Line::parse_from(words).run, list.map(OsString::from))
+        wishes(&Line::parse_from(words).run, list.map(OsString::from))
     }
 
     #[test]
@@ -207,12 +255,12 @@ mod tests {
         assert_eq!(text(&["--leaks", "--leaks-exit=23"], None).unwrap(), "leaks=on,leaks-exit=23");
         assert_eq!(text(&["--leaks=all"], None).unwrap(), "leaks=all");
         assert_eq!(
-            text(&["--profile", "/a.svg", "--profile-every", "64KiB"], None).unwrap(),
-            "profile=64KiB,profile-file=/a.svg"
+            text(&["--profile", "/tmp/a.svg", "--profile-every", "64KiB"], None).unwrap(),
+            "profile=64KiB,profile-file=/tmp/a.svg"
         );
         assert_eq!(
-            text(&["--profile", "/a"], Some("decay=1s")).unwrap(),
-            "decay=1s,profile=512KiB,profile-file=/a"
+            text(&["--profile", "/tmp/a"], Some("decay=1s")).unwrap(),
+            "decay=1s,profile=512KiB,profile-file=/tmp/a"
         );
     }
 
@@ -226,12 +274,46 @@ mod tests {
         assert_eq!(says(&["--map", "/no/such/x"]), "--map /no/such/x: there is no such directory");
         assert_eq!(says(&["--map", "/dev/null"]), "--map /dev/null: not a file");
         assert_eq!(
-            says(&["--map", "/tmp/none.map", "--map-every", "soon"]),
-            "--map-every soon: wanted a time with its unit, as 500ms, 10s, 2min"
+            says(&["--profile", "/no/such/x"]),
+            "--profile /no/such/x: there is no such directory"
         );
+        assert_eq!(says(&["--profile", "/dev/null"]), "--profile /dev/null: not a file");
         assert_eq!(
-            says(&["--profile=/a", "--profile-every=some"]),
-            "--profile-every some: wanted a size with its unit, as 64KiB, 1MiB; 1B samples all"
+            says(&["--profile", "/tmp/a,b"]),
+            "--profile=/tmp/a,b: the path may not contain a comma"
         );
+        assert_eq!(says(&["--stats=/dev/full"]), "--stats /dev/full: not a file");
+        assert_eq!(says(&["--stats=/no/such/x"]), "--stats /no/such/x: there is no such directory");
+    }
+
+    #[test]
+    fn nothing_is_removed_before_all_is_well() {
+        let directory = tempfile::tempdir().unwrap();
+        let map = directory.path().join("map");
+        std::fs::write(&map, "of an earlier run").unwrap();
+        let name = map.to_str().unwrap();
+        of(&["--map", name, "--trace", "/no/such/x"], None).unwrap_err();
+        assert!(map.exists());
+        // The directory has the process's number in its name, as the library would make it.
+        let numbered = directory.path().join(std::process::id().to_string());
+        std::fs::create_dir(numbered).unwrap();
+        let profile = directory.path().join("%p/heap.%p");
+        of(&["--map", name, "--profile", profile.to_str().unwrap()], None).unwrap();
+        assert!(!map.exists());
+    }
+
+    #[test]
+    fn wrong_values_are_wrong_usage() {
+        for flags in [
+            &["--profile", "/a", "--profile-every", "64kb"][..],
+            &["--profile", "/a", "--profile-every", "0.5B"],
+            &["--map", "/a", "--map-every", "1e1s"],
+            &["--map", "/a", "--map-every", "99999h"],
+        ] {
+            let words = ["run"].iter().chain(flags).chain(&["--", "true"]);
+            let error = Line::try_parse_from(words).map(|_| ()).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(": allowed: "), "{error}");
+        }
     }
 }

@@ -121,9 +121,15 @@ fn a_named_allocator_joins() {
         report["allocators"].as_array().unwrap().iter().map(|row| row["name"].clone()).collect();
     assert_eq!(names, ["spandrel", "system", "mine"]);
     spandrel()
+        .args(["compare", "-n", "1", "--only", "mine", "--with", &format!("mine={library}")])
+        .args(["--", "true"])
+        .assert()
+        .success()
+        .stdout(contains("│ mine ").and(contains("│ system ").not()));
+    spandrel()
         .args(["compare", "--with", &format!("system={library}"), "--", "true"])
         .assert()
-        .code(125)
+        .code(2)
         .stderr("spandrel: --with system: there is one of that name already\n");
 }
 
@@ -137,8 +143,11 @@ fn a_library_that_is_none_is_refused() {
     spandrel()
         .args(["compare", "--only", "nosuch", "--", "true"])
         .assert()
-        .code(125)
-        .stderr(starts_with("spandrel: --only nosuch: not here; there are: system"));
+        .code(2)
+        .stderr(starts_with("spandrel: --only nosuch: not here; there are: spandrel, system"));
+    for with in ["bad", "=bad", "bad="] {
+        spandrel().args(["compare", "--with", with, "--", "true"]).assert().code(2);
+    }
 }
 
 #[test]
@@ -197,4 +206,68 @@ fn input_is_there_at_every_run() {
         .assert()
         .code(125)
         .stderr("spandrel: --input /no/input: No such file or directory (os error 2)\n");
+}
+
+/// Nothing is measured for a file that cannot be written, and the table does not wait for the files.
+#[test]
+fn files_are_opened_first_and_the_table_is_printed_first() {
+    let directory = directory();
+    let ran = directory.path().join("ran");
+    let compare = |flags: &[&str]| {
+        let mut command = spandrel();
+        command.args(["compare", "-n", "1", "--warmup", "0", "--only", "system"]).args(flags);
+        command.args(["--", "touch", ran.to_str().unwrap()]);
+        command.assert()
+    };
+    for flag in ["--json", "--svg"] {
+        compare(&[flag, "/no/such/file"]).code(125).stdout("").stderr(format!(
+            "spandrel: {flag} /no/such/file: No such file or directory (os error 2)\n"
+        ));
+    }
+    assert!(!ran.exists());
+    compare(&["--json", "/dev/full"])
+        .code(125)
+        .stdout(starts_with("┌"))
+        .stderr("spandrel: --json /dev/full: No space left on device (os error 28)\n");
+    // What a longer file held before is gone.
+    let json = file(directory.path(), "out.json", &[b' '; 100_000], 0o600);
+    compare(&["--json", json.to_str().unwrap()]).success();
+    let text = std::fs::read_to_string(json).unwrap();
+    assert!(text.starts_with('{') && text.len() < 50_000);
+}
+
+#[test]
+fn options_are_checked_once_and_reported() {
+    let output = spandrel()
+        .env("SPANDREL", "decai=1,decay=1s,hugepages=never,decay=2s")
+        .args(["compare", "-n", "2", "--only", "system", "--json", "-", "--", "true"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("spandrel: SPANDREL: unknown option `decai`; there are: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["options"], serde_json::json!(["hugepages=never", "decay=2s"]));
+    let report = self::report(&["-n", "1"], &["true"]);
+    assert_eq!(report["options"], serde_json::json!([]));
+}
+
+#[test]
+fn more_rounds_than_can_be_are_refused() {
+    for flag in ["--warmup", "-n"] {
+        spandrel()
+            .args(["compare", flag, "4294967295", "--", "true"])
+            .assert()
+            .code(2)
+            .stderr(contains("4294967295 is not in "));
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    for json in [&[][..], &["--json", "-"]] {
+        let (status, said) =
+            unread(&[&["compare", "-n", "1", "--only", "system"], json, &["--", "true"]].concat());
+        assert_eq!((status, said.as_str()), (Some(0), ""));
+    }
 }

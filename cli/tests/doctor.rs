@@ -62,3 +62,39 @@ fn a_library_that_is_none_is_bad() {
         .code(1)
         .stdout(is_match(r"^ *! +library +none +/etc/passwd: not an ELF library").unwrap());
 }
+
+#[test]
+fn a_reader_that_has_gone_is_no_error() {
+    for arguments in [&["doctor"][..], &["doctor", "--json"]] {
+        assert_eq!(unread(arguments), (Some(0), String::new()));
+    }
+}
+
+#[test]
+fn a_full_device_is_an_error_in_words() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("spandrel"))
+        .env("XDG_CACHE_HOME", cache())
+        .arg("doctor")
+        .stdout(full)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(said, "spandrel: No space left on device (os error 28)\n");
+}
+
+#[test]
+fn options_are_read_as_the_library_reads_them() {
+    let with = |list: &std::ffi::OsStr| {
+        let output = spandrel().env("SPANDREL", list).arg("doctor").output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = with("hugepages=never,decay=never,decai=1".as_ref());
+    assert!(text.contains("goes back when a limit or a purge wants it: decay=never"), "{text}");
+    assert!(!text.contains("asked for once"), "{text}");
+    assert!(text.contains("unknown option `decai`; there are: decay, limit"), "{text}");
+    let text = with(std::os::unix::ffi::OsStrExt::from_bytes(b"decay=1s,\xff"));
+    assert!(text.contains("some of its bytes are no text (UTF-8)"), "{text}");
+}

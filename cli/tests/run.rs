@@ -277,6 +277,16 @@ fn another_library_must_be_one() {
 fn wrong_usage_is_2() {
     spandrel().args(["run"]).assert().code(2).stderr(contains("required"));
     spandrel().args(["run", "--no-such", "--", "true"]).assert().code(2);
+    let refused = |flags: &[&str]| {
+        let run = spandrel().arg("run").args(flags).args(["--", "echo", "started"]).assert();
+        run.code(2).stdout("").stderr(contains("allowed: "));
+    };
+    for every in ["64kb", "0.5B", "off", "some"] {
+        refused(&["--profile", "/tmp/none", "--profile-every", every]);
+    }
+    for every in ["1e1s", "99999h", "soon"] {
+        refused(&["--map", "/tmp/none", "--map-every", every]);
+    }
 }
 
 #[test]
@@ -298,7 +308,7 @@ fn statistics_take_no_path_with_a_comma() {
     spandrel()
         .args(["run", "--stats=/tmp/a,b", "--", "true"])
         .assert()
-        .code(125)
+        .code(2)
         .stderr("spandrel: --stats=/tmp/a,b: the path may not contain a comma\n");
 }
 
@@ -345,4 +355,36 @@ fn a_profile_is_written_at_the_end() {
         .assert()
         .success();
     assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b], "gzip");
+}
+
+#[test]
+fn files_that_cannot_be_are_refused_before_the_program_starts() {
+    let directory = directory();
+    let fifo = directory.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fifo = fifo.to_str().unwrap();
+    for (file, why) in [
+        ("/dev/full", "not a file"),
+        ("/tmp", "not a file"),
+        (fifo, "not a file"),
+        ("/no/such/x", "there is no such directory"),
+        ("/proc/self/x", "the directory cannot be written to: "),
+    ] {
+        for flag in ["--stats", "--profile", "--map", "--trace"] {
+            spandrel()
+                .args(["run", &format!("{flag}={file}"), "--", "echo", "started"])
+                .assert()
+                .code(125)
+                .stdout("")
+                .stderr(contains(format!("spandrel: {flag} {file}: {why}")));
+        }
+    }
+}
+
+#[test]
+fn help_lists_the_options() {
+    spandrel().args(["run", "--help"]).assert().success().stdout(
+        contains("hugepages     auto, always or never")
+            .and(contains("map-every     a time with its unit")),
+    );
 }

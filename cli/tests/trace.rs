@@ -188,3 +188,37 @@ fn a_broken_trace_is_refused_by_name() {
     bent[4096] ^= 1;
     refused(&bent, "neither a chunk begins here nor is there nothing");
 }
+
+#[test]
+fn two_traces_are_one_too_many() {
+    spandrel()
+        .args(["trace", "a", "b"])
+        .assert()
+        .code(2)
+        .stderr("spandrel: b: one trace at a time, and one is named before\n");
+    spandrel().args(["trace"]).assert().code(2).stderr(contains("<FILE>"));
+    spandrel()
+        .args(["trace", "--help"])
+        .assert()
+        .success()
+        .stdout(contains("[OPTIONS] <FILE>\n").and(contains("MORE").not()));
+}
+
+/// The worker on Spandrel gets the options; what is not understood is said once, by the command.
+#[test]
+fn options_hold_for_the_replay_on_spandrel() {
+    let directory = directory();
+    let trace = recorded(directory.path(), "threads");
+    let counts = directory.path().join("counts");
+    spandrel()
+        .env("SPANDREL", format!("decai=1,stats={}", counts.display()))
+        .args(["trace", "replay", "-n", "1", "--only", "system", &trace])
+        .assert()
+        .success()
+        .stderr(
+            is_match(r"^spandrel: SPANDREL: unknown option `decai`; there are: [^\n]*\n$").unwrap(),
+        );
+    // Once for memory, once for time, and none of the system's.
+    let text = std::fs::read_to_string(counts).unwrap();
+    assert_eq!(text.matches("refills of").count(), 2, "{text}");
+}

@@ -7,7 +7,7 @@
 
 use axum::{
     extract::Query,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -42,17 +42,29 @@ enum Shown {
 }
 
 /// `GET`: the profile so far.
-pub async fn read(Query(HeapQuery { format, figure }): Query<HeapQuery>) -> Response {
+pub async fn read(
+    Query(HeapQuery { format, figure }): Query<HeapQuery>,
+    headers: HeaderMap,
+) -> Response {
     let figure = match figure {
         Shown::InUse => Figure::InUse,
         Shown::Allocated => Figure::Allocated,
         Shown::Peak => Figure::Peak,
     };
+    let start = how_to_start(&headers, "/debug/pprof/heap");
     // Names are looked up in the program's file, which takes a while: not on a thread that serves others.
     let written = tokio::task::spawn_blocking(move || {
         let profile = profile::snapshot();
+        if profile.samples == 0 && profile::is_on() {
+            let every = profile.interval;
+            return Err(format!(
+                "the heap profile is on and has no sample yet: it takes one every {every} bytes on average"
+            ));
+        }
         if profile.samples == 0 {
-            return Err("no heap profile: POST to this address starts one".to_owned());
+            return Err(format!(
+                "no heap profile: {start} starts one, of what is allocated from then on"
+            ));
         }
         match format {
             Format::Pprof => Ok(profile.pprof()),
@@ -72,6 +84,12 @@ pub async fn read(Query(HeapQuery { format, figure }): Query<HeapQuery>) -> Resp
         Ok(Err(why)) => (StatusCode::NOT_FOUND, why).into_response(),
         Err(died) => (StatusCode::INTERNAL_SERVER_ERROR, died.to_string()).into_response(),
     }
+}
+
+/// The command that starts what `path` answers, with the address the client asked.
+pub(crate) fn how_to_start(headers: &HeaderMap, path: &str) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or("HOST");
+    format!("`curl -X POST http://{host}{path}`")
 }
 
 /// Where samples are taken.

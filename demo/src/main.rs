@@ -6,7 +6,9 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     num::NonZeroUsize,
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::ExitCode,
     thread,
@@ -18,7 +20,7 @@ use clap::Parser;
 use demo::{
     report::{RunResult, Runs, Verdict},
     runner::{Allocator, Binaries, Profile},
-    service_main::{MAX_THREADS, capacity_range},
+    service_main::{ANYWHERE, MAX_THREADS, SERVE_HELP, capacity_range},
 };
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -73,6 +75,17 @@ struct Cli {
     /// Write all results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Serve on Spandrel without a load until a signal (Ctrl-C) ends it, at ADDR, or at a free port of the loopback
+    /// interface; prints where it listens
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = ANYWHERE,
+        conflicts_with_all = ["seconds", "peers", "profile_cost", "check", "json"],
+        long_help = SERVE_HELP
+    )]
+    serve: Option<SocketAddr>,
     /// Run the service binaries in this directory instead of building them
     #[arg(long, value_name = "DIR", conflicts_with = "profile")]
     bin_dir: Option<PathBuf>,
@@ -96,8 +109,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// Becomes the service.
+fn serve(cli: &Cli, address: SocketAddr) -> Result<bool> {
+    let spandrel = &[Allocator::Spandrel];
+    let binaries = match &cli.bin_dir {
+        Some(directory) => Binaries::in_directory(spandrel, directory)?,
+        None => Binaries::build(spandrel, cli.profile)?,
+    };
+    let mut command = binaries.command(Allocator::Spandrel)?;
+    command.arg("--serve").arg(address.to_string());
+    command.arg("--threads").arg(threads(cli).to_string());
+    command.arg("--capacity").arg(cli.capacity.to_string());
+    // Returns only if it could not.
+    Err(command.exec()).with_context(|| format!("cannot run {command:?}"))
+}
+
+/// Threads of each kind.
+fn threads(cli: &Cli) -> usize {
+    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    cli.threads.map_or(processors.min(MAX_THREADS.into()), usize::from)
+}
+
 /// Everything; whether what `--check` asks for holds.
 fn run(cli: &Cli) -> Result<bool> {
+    if let Some(address) = cli.serve {
+        return serve(cli, address);
+    }
     let mut allocators = if cli.peers { Allocator::ALL } else { Allocator::PAIR }.to_vec();
     if cli.profile_cost {
         allocators.insert(1, Allocator::Profiled);
@@ -106,8 +143,7 @@ fn run(cli: &Cli) -> Result<bool> {
     let seconds = cli.seconds.unwrap_or(if cli.peers { SECONDS.1 } else { SECONDS.0 });
     let budget = Duration::from_secs(seconds);
     let rounds = rounds(budget, allocators.len())?;
-    let processors = thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let threads = cli.threads.map_or(processors.min(MAX_THREADS.into()), usize::from);
+    let threads = threads(cli);
     let json = cli.json.as_ref().map(create).transpose()?;
 
     let binaries = match &cli.bin_dir {

@@ -184,6 +184,16 @@ impl Binaries {
         Ok(Self(found.collect::<Result<_>>()?))
     }
 
+    /// One of them as a command.
+    ///
+    /// # Errors
+    /// When it is not among those that were built.
+    pub fn command(&self, allocator: Allocator) -> Result<Command> {
+        let mut command = Command::new(self.0.get(&allocator).context("not built")?);
+        command.args(allocator.arguments());
+        Ok(command)
+    }
+
     /// Runs one of them to its end, at most until `deadline`. `progress` hears how many requests were sent.
     ///
     /// # Errors

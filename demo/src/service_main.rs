@@ -40,6 +40,20 @@ pub fn capacity_range() -> RangedI64ValueParser<u32> {
 /// Of the documents asked for again, at most one in this many may have been pushed out: else the load tests little.
 const GONE_AT_MOST_ONE_IN: u64 = 20;
 
+/// A free port of the loopback interface.
+pub const ANYWHERE: &str = "127.0.0.1:0";
+
+/// What `--serve` is for.
+pub const SERVE_HELP: &str = "\
+Serve without a load until a signal (Ctrl-C) ends it: at ADDR, as 127.0.0.1:8080, or at a free port of the loopback \
+interface. Prints where it listens. Besides the routes of the documents there are
+
+  GET  /metrics            what the allocator holds; ?format=text, json, recorder
+  POST /debug/pprof/heap   starts a heap profile, ?interval=BYTES; DELETE stops it
+  GET  /debug/pprof/heap   the profile, for `go tool pprof`; ?format=svg: a picture
+  POST /debug/leaks        begins to watch what is allocated; DELETE ends it
+  GET  /debug/leaks        what of it is live, and what is lost";
+
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// How one service process runs.
@@ -70,6 +84,17 @@ pub struct Config {
     /// Profile Spandrel's heap from the start, with a sample every so many bytes
     #[arg(long, value_name = "BYTES", num_args = 0..=1, default_missing_value = "524288", value_parser = clap::value_parser!(u32).range(1..))]
     pub heap_profile: Option<u32>,
+    /// Serve without a load until a signal (Ctrl-C) ends it, at ADDR, or at a free port of the loopback interface;
+    /// prints where it listens
+    #[arg(
+        long,
+        value_name = "ADDR",
+        num_args = 0..=1,
+        default_missing_value = ANYWHERE,
+        conflicts_with_all = ["requests", "warm_up", "connections", "settle_ms", "deadline"],
+        long_help = SERVE_HELP
+    )]
+    pub serve: Option<SocketAddr>,
     /// Seconds after which the load gives up
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub deadline: u64,
@@ -80,14 +105,41 @@ pub struct Config {
 #[must_use]
 pub fn run(allocator: &str, snapshot: fn() -> Option<String>) -> ExitCode {
     let config = Config::parse();
-    match serve_and_load(allocator, &config, snapshot, |line| line.print()) {
-        Ok(_) => ExitCode::SUCCESS,
+    let outcome = match config.serve {
+        Some(address) => serve(allocator, &config, address),
+        None => serve_and_load(allocator, &config, snapshot, |line| line.print()).map(drop),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; the exit code says it as well.
             let _ = writeln!(io::stderr(), "svc-{allocator}: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Serves until a signal ends the process, or the service fails.
+fn serve(allocator: &str, config: &Config, address: SocketAddr) -> Result<()> {
+    if let Some(interval) = config.heap_profile {
+        spandrel::profile::start(interval as usize)?;
+    }
+    let (service, threads) = loaded(config, &Corpus::load()?)?;
+    let server = Server::start(&service, threads, address)?;
+    let mut out = io::stdout().lock();
+    writeln!(out, "svc-{allocator} listens on http://{}", server.address)?;
+    writeln!(out, "Ctrl-C ends it; what there is to ask is in --help, at --serve")?;
+    out.flush()?;
+    drop(out);
+    server.wait()
+}
+
+/// The service with its store full, and how many threads of each kind there are.
+fn loaded(config: &Config, corpus: &Corpus) -> Result<(Service, NonZeroUsize)> {
+    let threads = NonZeroUsize::new(usize::from(config.threads)).context("0 threads")?;
+    let service = Service::new(config.capacity as usize, threads)?;
+    preload(&service, corpus, config.capacity as usize)?;
+    Ok((service, threads))
 }
 
 /// One run, from an empty process to the result, which also goes to `say` together with progress.
@@ -103,12 +155,10 @@ pub fn serve_and_load(
     if let Some(interval) = config.heap_profile {
         spandrel::profile::start(interval as usize)?;
     }
-    let threads = NonZeroUsize::new(usize::from(config.threads)).context("0 threads")?;
     let say = Arc::new(say);
     let corpus = Arc::new(Corpus::load()?);
-    let service = Service::new(config.capacity as usize, threads)?;
-    preload(&service, &corpus, config.capacity as usize)?;
-    let server = Server::start(&service, threads)?;
+    let (service, threads) = loaded(config, &corpus)?;
+    let server = Server::start(&service, threads, (Ipv4Addr::LOCALHOST, 0).into())?;
 
     let generator = runtime("load", threads)?;
     let mut plan = Plan {
@@ -229,7 +279,7 @@ fn check(outcome: &Outcome, requests: u64) -> Result<()> {
     Ok(())
 }
 
-/// The service on a free loopback port, on a runtime of its own.
+/// The service at an address, on a runtime of its own.
 struct Server {
     runtime: Runtime,
     address: SocketAddr,
@@ -238,11 +288,11 @@ struct Server {
 }
 
 impl Server {
-    fn start(service: &Service, threads: NonZeroUsize) -> Result<Self> {
+    fn start(service: &Service, threads: NonZeroUsize, address: SocketAddr) -> Result<Self> {
         let runtime = runtime("serve", threads)?;
         let listener = runtime
-            .block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
-            .context("cannot listen on the loopback interface")?;
+            .block_on(TcpListener::bind(address))
+            .with_context(|| format!("cannot listen on {address}"))?;
         let address = listener.local_addr()?;
         let listener = listener.tap_io(|stream| {
             // Without it answers wait for acknowledgements; a stream that refuses is closing anyway.
@@ -259,6 +309,13 @@ impl Server {
                 .await
         });
         Ok(Self { runtime, address, stop, serving })
+    }
+
+    /// Serves for as long as it can.
+    fn wait(self) -> Result<()> {
+        let Self { runtime, serving, stop: _stop, .. } = self;
+        runtime.block_on(serving).context("the service task died")??;
+        Ok(())
     }
 
     /// Stops accepting, waits for the connections to end, and hands back the idle runtime.

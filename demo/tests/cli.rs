@@ -43,9 +43,16 @@ fn bad_paths_are_errors_before_anything_runs() {
 #[test]
 fn help_tells_every_option() {
     let mut assert = demo().arg("--help").assert().success().stderr("");
-    for option in
-        ["--seconds", "--threads", "--peers", "--profile", "--check", "--tolerance", "--json"]
-    {
+    for option in [
+        "--seconds",
+        "--threads",
+        "--peers",
+        "--profile",
+        "--check",
+        "--tolerance",
+        "--json",
+        "--serve",
+    ] {
         assert = assert.stdout(contains(option));
     }
 }
@@ -84,6 +91,58 @@ fn a_short_run_compares_both_allocators_and_writes_what_it_found() {
     assert_eq!(requests.len(), 2);
     assert_eq!(requests[0], requests[1], "both did the same work");
     assert_eq!(results["verdicts"].as_array().unwrap().len(), 3);
+}
+
+/// A service that stays: found by what it prints, asked, and ended by a signal.
+#[cfg(unix)]
+#[test]
+fn a_service_stays_and_says_where() {
+    use std::{
+        io::{BufRead, BufReader, Read, Write},
+        net::TcpStream,
+        os::unix::process::ExitStatusExt,
+        process::Stdio,
+    };
+    let binaries = cargo_bin!("svc-spandrel").parent().unwrap();
+    let mut service = std::process::Command::new(cargo_bin!("demo"));
+    service.args(["--serve", "--capacity", "512", "--bin-dir"]).arg(binaries);
+    let mut service = service.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(service.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let host = line.trim_end().strip_prefix("svc-spandrel listens on http://").unwrap().to_owned();
+    let ask = |method: &str, path: &str| {
+        let mut stream = TcpStream::connect(&host).unwrap();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    assert!(ask("GET", "/metrics").contains("\nspandrel_live_bytes "));
+    for path in ["/debug/pprof/heap", "/debug/leaks"] {
+        let answer = ask("GET", path);
+        let how = format!("`curl -X POST http://{host}{path}`");
+        assert!(answer.starts_with("HTTP/1.1 404 ") && answer.contains(&how), "{answer}");
+    }
+    assert!(ask("POST", "/debug/pprof/heap?interval=1").starts_with("HTTP/1.1 204 "));
+    assert!(ask("GET", "/metrics").starts_with("HTTP/1.1 200 "));
+    assert!(ask("GET", "/debug/pprof/heap").starts_with("HTTP/1.1 200 "));
+    service.kill().unwrap();
+    assert_eq!(service.wait().unwrap().signal(), Some(9));
+}
+
+#[test]
+fn to_serve_is_not_to_load() {
+    for arguments in [["--serve", "--check"], ["--serve", "--peers"]] {
+        refuses(&arguments, &["--serve", "cannot be used with"]);
+    }
+    refuses(&["--serve", "nowhere"], &["'nowhere'", "--serve"]);
+    let mut service = Command::new(cargo_bin!("svc-spandrel"));
+    service.args(["--serve", "--requests", "100"]).assert().failure().stderr(contains("--serve"));
 }
 
 /// Service binaries that are not what they should be: scripts in a directory of their own.

@@ -228,8 +228,19 @@ async fn a_heap_profile() {
     let (status, why) = ask(Method::GET, heap, "").await;
     assert_eq!(
         (status, &why[..]),
-        (StatusCode::NOT_FOUND, &b"no heap profile: POST to this address starts one"[..])
+        (
+            StatusCode::NOT_FOUND,
+            &b"no heap profile: `curl -X POST http://HOST/debug/pprof/heap` starts one, of what is allocated from \
+               then on"[..]
+        )
     );
+    // The largest interval there is, which nothing here reaches.
+    let far = "/debug/pprof/heap?interval=1099511627776";
+    assert_eq!(ask(Method::POST, far, "").await.0, StatusCode::NO_CONTENT);
+    let (status, why) = ask(Method::GET, heap, "").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let why = String::from_utf8(why.to_vec()).unwrap();
+    assert!(why.starts_with("the heap profile is on and has no sample yet"), "{why}");
     assert_eq!(
         ask(Method::POST, "/debug/pprof/heap?interval=1", "").await.0,
         StatusCode::NO_CONTENT

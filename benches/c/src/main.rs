@@ -2,11 +2,12 @@
 //! tcmalloc on each row.
 //!
 //! ```sh
-//! cargo run --release -p c-programs
+//! cargo run --release -p c-programs                               # into target/
+//! cargo run --release -p c-programs -- --out benches/c/results    # the figures that are kept
 //! ```
 //!
-//! compiles them with the system's compilers, builds the command, and writes a table, a CSV file and a
-//! chart. Figures over the best other: below 1 Spandrel wins.
+//! compiles them with the system's compilers, builds the command, prints a table, and writes a CSV file and
+//! a chart. Figures over the best other: below 1 Spandrel wins.
 
 mod chart;
 mod rows;
@@ -33,9 +34,10 @@ struct Arguments {
     /// Compile the programs and end.
     #[arg(long)]
     compile: bool,
-    /// Where `c-programs.csv` and `c-programs.svg` are written.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/results"))]
-    out: PathBuf,
+    /// Where `c-programs.csv` and `c-programs.svg` are written; without it `c-programs/results` in the target
+    /// directory.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Use this libspandrel.so instead of the one inside the command.
     #[arg(long, value_name = "PATH")]
     library: Option<PathBuf>,
@@ -64,6 +66,9 @@ fn main() -> Result<()> {
     if arguments.compile {
         return Ok(());
     }
+    // Before anything is measured: a directory that cannot be is told now.
+    let out = out_directory(&arguments, &target);
+    std::fs::create_dir_all(&out).with_context(|| format!("--out {}", out.display()))?;
     let command = build_command(&target)?;
 
     let progress = ProgressBar::new(rows.len() as u64);
@@ -77,8 +82,7 @@ fn main() -> Result<()> {
     progress.finish_and_clear();
 
     println!("{}", table(&measured));
-    std::fs::create_dir_all(&arguments.out)?;
-    let mut csv = csv::Writer::from_path(arguments.out.join("c-programs.csv"))?;
+    let mut csv = csv::Writer::from_path(out.join("c-programs.csv"))?;
     for row in &measured {
         for one in &row.report.allocators {
             csv.serialize(Line {
@@ -95,7 +99,8 @@ fn main() -> Result<()> {
         }
     }
     csv.flush()?;
-    std::fs::write(arguments.out.join("c-programs.svg"), chart::of(&measured, arguments.runs)?)?;
+    std::fs::write(out.join("c-programs.svg"), chart::of(&measured, arguments.runs)?)?;
+    println!("written to {}", out.display());
     Ok(())
 }
 
@@ -112,6 +117,11 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Row>> {
 fn target_directory() -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     own.ancestors().nth(2).map_or_else(|| PathBuf::from("target"), Path::to_owned)
+}
+
+/// What is kept in the repository is overwritten only by who names it: a run of one row is no result.
+fn out_directory(arguments: &Arguments, target: &Path) -> PathBuf {
+    arguments.out.clone().unwrap_or_else(|| target.join("c-programs/results"))
 }
 
 /// `programs/compile.sh`, which is of use alone, too.
@@ -192,4 +202,19 @@ fn table(measured: &[Measured]) -> Table {
     }
     table.add_row(cells);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kept_results_are_overwritten_only_when_named() {
+        let out = |words: &[&str]| {
+            let words = ["c-programs"].iter().chain(words);
+            out_directory(&Arguments::parse_from(words), Path::new("/there/target"))
+        };
+        assert_eq!(out(&["--only", "json"]), Path::new("/there/target/c-programs/results"));
+        assert_eq!(out(&["--out", "benches/c/results"]), Path::new("benches/c/results"));
+    }
 }

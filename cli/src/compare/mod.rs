@@ -9,6 +9,8 @@ mod table;
 
 use crate::allocators::{self, Allocator};
 use crate::measure::{self, Input, Sample};
+use crate::options::InForce;
+use crate::written::quietly;
 use crate::{Refusal, program, run};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,24 +21,30 @@ use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
+/// More rounds than anybody waits for.
+pub const MOST_ROUNDS: i64 = 1_000_000;
+
 /// Run a program on Spandrel, on the system's malloc and on every other allocator found, taking turns,
 /// and report time, processor time, peak memory and page faults.
 ///
 /// The program's output is dropped. Ratios are medians over the rounds of an allocator's figure over
-/// Spandrel's in the same round, so a machine that gets slower for a while does not bend them.
+/// Spandrel's in the same round, so a machine that gets slower for a while does not bend them. The options
+/// of the environment variable SPANDREL (see `spandrel run --help`) hold for the program on Spandrel.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How often the program runs on each allocator.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(1..=MOST_ROUNDS))]
     runs: u32,
     /// Rounds before these that are not counted.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(..=MOST_ROUNDS))]
     warmup: u32,
     /// One more allocator: its library, and a name for it.
     #[arg(long, value_name = "NAME=PATH")]
     with: Vec<String>,
-    /// Only these allocators beside Spandrel, divided by commas: `system`, or a name that is installed.
+    /// Only these allocators beside Spandrel, divided by commas: `system`, or a name that is installed. What
+    /// --with names is there in any case.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Write everything measured as JSON; `-` for stdout, in the table's place.
@@ -62,9 +70,11 @@ pub fn compare(arguments: &Arguments) -> Result<ExitCode> {
     for note in &program.notes {
         eprintln!("spandrel: note: {note}");
     }
+    let options = InForce::said();
     let allocators =
         allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
     let input = Input::of(arguments.input.as_deref())?;
+    let outputs = Outputs::open(arguments)?;
     let mut samples = vec![Vec::new(); allocators.len()];
 
     let rounds = arguments.warmup + arguments.runs;
@@ -111,32 +121,69 @@ pub fn compare(arguments: &Arguments) -> Result<ExitCode> {
 
     let command: Vec<String> =
         arguments.command.iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let report = Report::new(command, arguments.warmup, Machine::this(), &allocators, samples);
-    deliver(&report, arguments)?;
+    let machine = Machine::this();
+    let report =
+        Report::new(command, arguments.warmup, machine, options.items, &allocators, samples);
+    outputs.deliver(&report)?;
     Ok(ExitCode::from(expected.map_or(0, |(code, _)| code)))
 }
 
-fn deliver(report: &Report, arguments: &Arguments) -> Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    match arguments.json.as_deref() {
-        Some(path) if path == Path::new("-") => {
-            serde_json::to_writer_pretty(&mut stdout, report)?;
-            writeln!(stdout)?;
-        }
-        other => {
-            if let Some(path) = other {
-                let file =
-                    File::create(path).with_context(|| format!("--json {}", path.display()))?;
-                serde_json::to_writer_pretty(file, report)?;
-            }
-            writeln!(stdout, "{}", table::of(report))?;
-        }
+/// Where the report goes, opened before anything is measured: a path that cannot be written to is told now,
+/// not when all rounds are over. What a file holds stays until then.
+struct Outputs<'a> {
+    /// The table's place is the JSON's.
+    json_for_table: bool,
+    json: Option<(&'a Path, File)>,
+    svg: Option<(&'a Path, File)>,
+}
+
+impl Outputs<'_> {
+    fn open(arguments: &Arguments) -> Result<Outputs<'_>> {
+        let open = |flag: &str, path: &'_ Path| {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+                .with_context(|| format!("{flag} {}", path.display()))
+        };
+        let json = arguments.json.as_deref();
+        let json_for_table = json == Some(Path::new("-"));
+        Ok(Outputs {
+            json_for_table,
+            json: match json.filter(|_| !json_for_table) {
+                Some(path) => Some((path, open("--json", path)?)),
+                None => None,
+            },
+            svg: match arguments.svg.as_deref() {
+                Some(path) => Some((path, open("--svg", path)?)),
+                None => None,
+            },
+        })
     }
-    if let Some(path) = &arguments.svg {
-        std::fs::write(path, svg::of(report)?)
-            .with_context(|| format!("--svg {}", path.display()))?;
+
+    /// The terminal first: what was measured is seen whatever becomes of the files.
+    fn deliver(self, report: &Report) -> Result<()> {
+        let json = serde_json::to_string_pretty(report)?;
+        let mut stdout = std::io::stdout().lock();
+        let shown = if self.json_for_table { json.clone() } else { table::of(report) };
+        let shown = quietly(writeln!(stdout, "{shown}"));
+        if let Some((path, file)) = self.json {
+            fill(file, &json).with_context(|| format!("--json {}", path.display()))?;
+        }
+        if let Some((path, file)) = self.svg {
+            fill(file, &svg::of(report)?).with_context(|| format!("--svg {}", path.display()))?;
+        }
+        shown
     }
-    Ok(())
+}
+
+/// Writes all of a file anew.
+fn fill(mut file: File, text: &str) -> std::io::Result<()> {
+    if file.metadata()?.is_file() {
+        file.set_len(0)?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// One run, and the last lines of its stderr, ready to stand below a message.

@@ -15,6 +15,8 @@ pub struct Report {
     /// Rounds before them.
     pub warmup: u32,
     pub machine: Machine,
+    /// The options of the environment variable SPANDREL that were in force on Spandrel, an item each.
+    pub options: Vec<String>,
     pub allocators: Vec<Row>,
 }
 
@@ -95,6 +97,7 @@ impl Report {
         command: Vec<String>,
         warmup: u32,
         machine: Machine,
+        options: Vec<String>,
         allocators: &[Allocator],
         samples: Vec<Vec<Sample>>,
     ) -> Report {
@@ -119,6 +122,6 @@ impl Report {
             }
         });
         let rows: Vec<Row> = rows.collect();
-        Report { command, runs: ours.len(), warmup, machine, allocators: rows }
+        Report { command, runs: ours.len(), warmup, machine, options, allocators: rows }
     }
 }

@@ -1,17 +1,18 @@
 //! Limits on address space, memory and mappings: of the process, of the system, of the control group.
 
 use super::Finding;
+use crate::options::{Limit, Options};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All limits that can make a request fail. `root` is `/`, or a directory that stands for it.
-pub fn findings(root: &Path) -> Vec<Finding> {
+/// All limits that can make a request fail, and what these options make of them. `root` is `/`, or a directory that stands for it.
+pub fn findings(root: &Path, options: &Options) -> Vec<Finding> {
     let mut findings = vec![
         address_space(rlimit(libc::RLIMIT_AS)),
         data(rlimit(libc::RLIMIT_DATA)),
         mappings(root),
     ];
-    findings.extend(control_group(root));
+    findings.extend(control_group(root, options));
     findings
 }
 
@@ -64,14 +65,14 @@ fn mappings(root: &Path) -> Finding {
         Ok(count) => Finding::new(
             NAME,
             count.to_string(),
-            "one mapping for 1 GiB of heap, and one for each block above 128 MiB",
+            "1 GiB of heap takes a few dozen, at most 513; each block above 128 MiB takes one",
         ),
         Err(_) => Finding::new(NAME, "unknown", ""),
     }
 }
 
 /// The smallest limits on the way from this process's group to the top.
-fn control_group(root: &Path) -> Vec<Finding> {
+fn control_group(root: &Path, options: &Options) -> Vec<Finding> {
     let text = fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     // Version 2 is the line of hierarchy 0 without controllers.
     let Some(group) = text.lines().find_map(|line| line.strip_prefix("0::")) else {
@@ -82,16 +83,25 @@ fn control_group(root: &Path) -> Vec<Finding> {
     // In a container the group's path is the host's, and its own files are at the top.
     let own = if own.exists() { own } else { top.clone() };
     let mut findings = Vec::new();
+    let hard = match own_limit(options.limit) {
+        Some(limit) => format!("above it the kernel kills; requests fail from {limit} on: limit"),
+        None => {
+            "above it the kernel kills; SPANDREL=limit=90% has requests fail before that".into()
+        }
+    };
+    let soft = match own_limit(options.soft) {
+        Some(limit) => {
+            format!(
+                "above it the kernel slows the group down; memory goes back from {limit} on: soft"
+            )
+        }
+        None => "above it the kernel slows the group down; SPANDREL=soft=... returns memory before"
+            .into(),
+    };
     let meanings = [
-        (
-            "memory.max",
-            "above it the kernel kills; SPANDREL=limit=90% has requests fail before that",
-        ),
-        (
-            "memory.high",
-            "above it the kernel slows the group down; SPANDREL=soft=... returns memory before",
-        ),
-        ("memory.swap.max", "beyond memory.max"),
+        ("memory.max", hard),
+        ("memory.high", soft),
+        ("memory.swap.max", "beyond memory.max".to_owned()),
     ];
     for (name, meaning) in meanings {
         if let Some((bytes, directory)) = smallest(&own, &top, name) {
@@ -114,6 +124,15 @@ fn control_group(root: &Path) -> Vec<Finding> {
     findings
 }
 
+/// A limit that an option sets, in words.
+fn own_limit(limit: Option<Limit>) -> Option<String> {
+    match limit? {
+        Limit::None => None,
+        Limit::Bytes(bytes) => Some(mebibytes(bytes as u64)),
+        Limit::CgroupShare(share) => Some(format!("{share} % of memory.max")),
+    }
+}
+
 fn smallest(own: &Path, top: &Path, name: &str) -> Option<(u64, PathBuf)> {
     own.ancestors()
         .take_while(|directory| directory.starts_with(top))
@@ -129,6 +148,10 @@ mod tests {
     use super::*;
 
     fn group(path: &str, limits: &[(&str, &str)]) -> Vec<Finding> {
+        group_with(path, limits, Options::new())
+    }
+
+    fn group_with(path: &str, limits: &[(&str, &str)], options: Options) -> Vec<Finding> {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("proc/self")).unwrap();
         fs::write(root.path().join("proc/self/cgroup"), path).unwrap();
@@ -137,7 +160,7 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         }
-        control_group(root.path())
+        control_group(root.path(), &options)
     }
 
     #[test]
@@ -157,6 +180,21 @@ mod tests {
                 ("cgroup memory.high", "64 MiB (group /a/b)")
             ]
         );
+    }
+
+    #[test]
+    fn limits_of_the_options_are_said() {
+        let limits = [("memory.max", "268435456\n"), ("memory.high", "134217728\n")];
+        let meanings = |options| {
+            let findings = group_with("0::/\n", &limits, options);
+            findings.into_iter().map(|finding| finding.meaning).collect::<Vec<_>>()
+        };
+        let none = meanings(Options::new().limit(Limit::None));
+        assert!(none[0].contains("SPANDREL=limit=90%") && none[1].contains("SPANDREL=soft="));
+        let set = Options::new().limit(Limit::CgroupShare(80)).soft_limit(Limit::Bytes(64 << 20));
+        let set = meanings(set);
+        assert!(set[0].ends_with("requests fail from 80 % of memory.max on: limit"), "{set:?}");
+        assert!(set[1].ends_with("memory goes back from 64 MiB on: soft"), "{set:?}");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Pages, huge pages, overcommit, restartable sequences.
 
 use super::Finding;
+use crate::options::{Decay, HugepagePolicy, Options};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-/// What the allocator's page heap meets. `root` is `/`, or a directory that stands for it.
-pub fn findings(root: &Path) -> Vec<Finding> {
+/// What the allocator's page heap meets, and does with these options. `root` is `/`, or a directory that stands
+/// for it.
+pub fn findings(root: &Path, options: &Options) -> Vec<Finding> {
     let mut findings = vec![page_size(sysconf(libc::_SC_PAGESIZE))];
-    findings.extend(hugepages(root));
+    findings.extend(hugepages(root, options.hugepages));
     findings.push(overcommit(root));
-    findings.push(memory(root));
+    findings.push(memory(root, options.decay));
     findings.push(rseq());
     findings
 }
@@ -38,7 +41,7 @@ fn chosen(text: &str) -> Option<&str> {
     text.split_once('[')?.1.split_once(']').map(|(word, _)| word)
 }
 
-fn hugepages(root: &Path) -> Vec<Finding> {
+fn hugepages(root: &Path, policy: Option<HugepagePolicy>) -> Vec<Finding> {
     let directory = root.join("sys/kernel/mm/transparent_hugepage");
     let read = |name: &str| fs::read_to_string(directory.join(name)).unwrap_or_default();
     let enabled = read("enabled");
@@ -47,9 +50,13 @@ fn hugepages(root: &Path) -> Vec<Finding> {
     };
     let meaning = match mode {
         "always" => "the kernel gives them unasked, to small processes too, whose RSS they raise",
-        "madvise" => {
-            "asked for once a heap has three hugepages of 2 MiB in use; smaller heaps get none"
-        }
+        "madvise" => match policy {
+            None | Some(HugepagePolicy::Auto) => {
+                "asked for once 4 MiB of the heap have memory behind them; smaller heaps get none"
+            }
+            Some(HugepagePolicy::Always) => "asked for from the first byte on: hugepages=always",
+            Some(HugepagePolicy::Never) => "not asked for: hugepages=never",
+        },
         _ => "never given; large heaps pay more for address translation",
     };
     let mut findings = vec![Finding::new("huge pages", mode, meaning)];
@@ -63,8 +70,13 @@ fn hugepages(root: &Path) -> Vec<Finding> {
     }
     let defrag = read("defrag");
     if let Some(defrag) = chosen(&defrag) {
-        let meaning = match defrag {
-            "always" | "madvise" | "defer+madvise" => {
+        let unasked = mode == "always" && defrag == "always";
+        let meaning = match (mode, defrag) {
+            ("never", _) => "of no account where no huge page is given",
+            _ if policy == Some(HugepagePolicy::Never) && !unasked => {
+                "no fault waits for a huge page: hugepages=never"
+            }
+            (_, "always" | "madvise" | "defer+madvise") => {
                 "a fault in a large heap may stop to compact memory and then gets a huge page"
             }
             _ => "a fault takes a huge page only where one is free already",
@@ -103,7 +115,7 @@ fn line(text: &str, name: &str) -> Option<u64> {
     Some(rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
 }
 
-fn memory(root: &Path) -> Finding {
+fn memory(root: &Path, decay: Option<Decay>) -> Finding {
     let text = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
     let (Some(total), Some(available)) = (line(&text, "MemTotal"), line(&text, "MemAvailable"))
     else {
@@ -113,8 +125,35 @@ fn memory(root: &Path) -> Finding {
     Finding::new(
         "memory",
         format!("{available} of {total} MiB available, {swap} MiB swap"),
-        "freed hugepages go back from 1 s after the free, along 10 s",
+        goes_back(decay),
     )
+}
+
+/// When free memory is returned.
+fn goes_back(decay: Option<Decay>) -> String {
+    let decay = decay.unwrap_or(Decay::Within(Duration::from_secs(10)));
+    match decay {
+        Decay::Never => {
+            "freed memory goes back when a limit or a purge wants it: decay=never".into()
+        }
+        Decay::Within(Duration::ZERO) => "freed hugepages go back at once: decay=0".into(),
+        // A tenth of it passes before the first goes.
+        Decay::Within(all) => format!(
+            "freed hugepages go back from {} after the free, along {}",
+            shortly(all / 10),
+            shortly(all)
+        ),
+    }
+}
+
+/// A time in the unit that suits it.
+fn shortly(time: Duration) -> String {
+    let ms = time.as_millis();
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..120_000 => format!("{} s", ms as f64 / 1e3),
+        _ => format!("{} min", (ms as f64 / 600.0).round() / 100.0),
+    }
 }
 
 fn rseq() -> Finding {
@@ -154,18 +193,23 @@ mod tests {
     fn huge_pages_in_every_mode() {
         let modes = [
             ("[always] madvise never", "always", "the kernel gives them unasked"),
-            ("always [madvise] never", "madvise", "asked for once a heap has three hugepages"),
+            ("always [madvise] never", "madvise", "asked for once 4 MiB of the heap"),
             ("always madvise [never]", "never", "never given"),
         ];
         for (text, mode, meaning) in modes {
             let root = machine(&[("sys/kernel/mm/transparent_hugepage/enabled", text)]);
-            let findings = hugepages(root.path());
+            let findings = hugepages(root.path(), None);
             assert_eq!(findings.len(), 1);
             assert_eq!(findings[0].value, mode);
             assert!(findings[0].meaning.starts_with(meaning), "{}", findings[0].meaning);
         }
-        let none = hugepages(machine(&[]).path());
+        let none = hugepages(machine(&[]).path(), None);
         assert_eq!(none[0].value, "not in this kernel");
+        let asks = [("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never")];
+        let meaning = |policy| hugepages(machine(&asks).path(), Some(policy)).remove(0).meaning;
+        assert!(meaning(HugepagePolicy::Auto).starts_with("asked for once 4 MiB"));
+        assert!(meaning(HugepagePolicy::Always).starts_with("asked for from the first byte"));
+        assert_eq!(meaning(HugepagePolicy::Never), "not asked for: hugepages=never");
     }
 
     #[test]
@@ -175,8 +219,25 @@ mod tests {
             ("sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "33554432\n"),
             ("sys/kernel/mm/transparent_hugepage/defrag", "always defer [never]"),
         ]);
-        let values: Vec<_> = hugepages(root.path()).into_iter().map(|f| f.value).collect();
+        let values: Vec<_> = hugepages(root.path(), None).into_iter().map(|f| f.value).collect();
         assert_eq!(values, ["always", "32 MiB", "never"]);
+    }
+
+    #[test]
+    fn compaction_is_for_who_asks() {
+        let meaning = |enabled, defrag, policy| {
+            let root = machine(&[
+                ("sys/kernel/mm/transparent_hugepage/enabled", enabled),
+                ("sys/kernel/mm/transparent_hugepage/defrag", defrag),
+            ]);
+            hugepages(root.path(), policy).remove(1).meaning
+        };
+        let (asked, always) = ("always [madvise] never", "[always] madvise never");
+        let never = Some(HugepagePolicy::Never);
+        assert!(meaning(asked, "[madvise]", None).starts_with("a fault in a large heap"));
+        assert!(meaning(asked, "[madvise]", never).starts_with("no fault waits"));
+        assert!(meaning(always, "[always]", never).starts_with("a fault in a large heap"));
+        assert!(meaning("always [never]", "[madvise]", None).starts_with("of no account"));
     }
 
     #[test]
@@ -198,7 +259,16 @@ mod tests {
         let text =
             "MemTotal:       2048 kB\nMemFree: 1 kB\nMemAvailable:   1024 kB\nSwapTotal: 0 kB\n";
         let root = machine(&[("proc/meminfo", text)]);
-        assert_eq!(memory(root.path()).value, "1 of 2 MiB available, 0 MiB swap");
+        let memory = |decay| memory(root.path(), decay);
+        assert_eq!(memory(None).value, "1 of 2 MiB available, 0 MiB swap");
+        let meaning = |decay| memory(Some(decay)).meaning;
+        let within = |ms| meaning(Decay::Within(Duration::from_millis(ms)));
+        assert_eq!(memory(None).meaning, within(10_000));
+        assert!(within(10_000).ends_with("from 1 s after the free, along 10 s"));
+        assert!(within(500).ends_with("from 50 ms after the free, along 500 ms"));
+        assert!(within(3_600_000).ends_with("from 6 min after the free, along 60 min"));
+        assert!(within(0).ends_with("at once: decay=0"));
+        assert!(meaning(Decay::Never).ends_with("wants it: decay=never"));
     }
 
     #[test]

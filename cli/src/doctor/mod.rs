@@ -6,10 +6,14 @@ mod memory;
 use crate::allocators;
 use crate::compare::{c_library, kernel};
 use crate::library;
+use crate::options::{self, InForce};
+use crate::written::quietly;
 use anyhow::Result;
 use comfy_table::presets::NOTHING;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use std::ffi::OsStr;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -52,17 +56,22 @@ pub fn doctor(arguments: &Arguments) -> Result<ExitCode> {
     let library = serving(arguments.library.as_deref());
     let works = !library.bad;
     let root = Path::new("/");
+    let list = options::variable();
+    let read = InForce::of(list.as_deref().unwrap_or_default());
     let mut findings = vec![
         library,
         Finding::new("kernel", kernel(), kernel_means(&kernel())),
         Finding::new("C library", c_library(), "where errno, fork and thread ends are its own"),
     ];
-    findings.extend(memory::findings(root));
-    findings.extend(limits::findings(root));
+    findings.extend(memory::findings(root, &read.options));
+    findings.extend(limits::findings(root, &read.options));
     findings.extend(surroundings());
+    findings.extend(variable(list.as_deref(), &read));
+    findings.extend(neighbours());
 
+    let mut stdout = std::io::stdout().lock();
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        quietly(writeln!(stdout, "{}", serde_json::to_string_pretty(&findings)?))?;
     } else {
         let mut table = Table::new();
         table.load_style(NOTHING);
@@ -74,7 +83,7 @@ pub fn doctor(arguments: &Arguments) -> Result<ExitCode> {
             let mark = if finding.bad { "!" } else { "" };
             table.add_row([mark, finding.name, &finding.value, &finding.meaning]);
         }
-        println!("{}", table.trim_fmt());
+        quietly(writeln!(stdout, "{}", table.trim_fmt()))?;
     }
     Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -106,23 +115,42 @@ fn kernel_means(kernel: &str) -> String {
     }
 }
 
-/// The environment variables that bear on it, and the neighbours.
+/// What is preloaded already.
 fn surroundings() -> Vec<Finding> {
-    let mut findings = Vec::new();
-    match std::env::var("LD_PRELOAD") {
-        Ok(list) if !list.is_empty() => findings.push(Finding::new(
+    let list = std::env::var_os("LD_PRELOAD").filter(|list| !list.is_empty());
+    vec![match list {
+        Some(list) => Finding::new(
             "LD_PRELOAD",
-            list,
+            list.to_string_lossy(),
             "stays, behind the library: `run` puts it first, and the first malloc serves",
-        )),
-        _ => findings.push(Finding::new("LD_PRELOAD", "not set", "`run` sets it")),
+        ),
+        None => Finding::new("LD_PRELOAD", "not set", "`run` sets it"),
+    }]
+}
+
+/// What the library reads in its environment variable, and what it does not understand of it.
+fn variable(list: Option<&OsStr>, read: &InForce) -> Vec<Finding> {
+    let Some(list) = list else {
+        return vec![Finding::new("SPANDREL", "not set", "the defaults hold")];
+    };
+    let mut meaning = match &read.items[..] {
+        [] => "nothing of it is an option: the defaults hold".to_owned(),
+        items => format!("in force when a program starts: {}", items.join(",")),
+    };
+    if list.to_str().is_none() {
+        meaning.push_str("; some of its bytes are no text (UTF-8)");
     }
-    let options = std::env::var("SPANDREL").unwrap_or_default();
-    findings.push(if options.is_empty() {
-        Finding::new("SPANDREL", "not set", "the defaults hold")
-    } else {
-        Finding::new("SPANDREL", options, "read by the library when a program starts")
-    });
+    let mut findings = vec![Finding::new("SPANDREL", list.to_string_lossy(), meaning)];
+    for complaint in &read.complaints {
+        let complaint = complaint.strip_prefix("spandrel: SPANDREL: ").unwrap_or(complaint);
+        findings.push(Finding::new("SPANDREL", "not understood", complaint).bad());
+    }
+    findings
+}
+
+/// The other allocators.
+fn neighbours() -> Vec<Finding> {
+    let mut findings = Vec::new();
     let found = allocators::installed(&allocators::directories());
     if found.is_empty() {
         let meaning = "`compare` has the system's malloc beside Spandrel; --with adds others";
@@ -142,6 +170,7 @@ fn surroundings() -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     #[test]
     fn kernels_are_told_by_their_numbers() {
@@ -154,5 +183,25 @@ mod tests {
     fn a_library_that_does_not_serve_is_said() {
         let finding = serving(Some(Path::new("/no/such.so")));
         assert_eq!(finding, Finding::new("library", "none", "/no/such.so: no such library").bad());
+    }
+
+    #[test]
+    fn the_variable_is_read_as_the_library_reads_it() {
+        let of = |list: &[u8]| {
+            let list = OsStr::from_bytes(list);
+            variable(Some(list), &InForce::of(list))
+        };
+        let findings = of(b"decay=soon,hugepages=never,colour=blue");
+        assert_eq!(findings.len(), 3);
+        assert_eq!(findings[0].meaning, "in force when a program starts: hugepages=never");
+        assert!(
+            findings[1].meaning.starts_with("bad value `soon` of decay, which stays as it was")
+        );
+        assert!(findings[2].meaning.starts_with("unknown option `colour`; there are: decay"));
+        assert!(!findings[0].bad && findings[1].bad && findings[2].bad);
+        let findings = of(b"decay=1s,x\xff");
+        assert_eq!(findings[0].value, "decay=1s,x\u{fffd}");
+        assert!(findings[0].meaning.ends_with("decay=1s; some of its bytes are no text (UTF-8)"));
+        assert!(findings[1].bad);
     }
 }

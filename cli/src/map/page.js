@@ -116,6 +116,8 @@
     return { cells, windows, used: cells.filter((cell) => cell.use) };
   }
 
+  const more = (count) => `… and ${count} more`;
+
   // ---- the picture ----
 
   const canvas = at('map'), context = canvas.getContext('2d');
@@ -292,6 +294,7 @@
       make('p', use.under_used ? 'Kept alive by:' : 'Held by:', here);
       const list = make('ul', undefined, here);
       use.lines.forEach((line) => make('li', line, list));
+      if (use.sites.length > use.lines.length) make('li', more(use.sites.length - use.lines.length), list);
     }
     const table = make('table', undefined, here);
     const headRow = make('tr', undefined, table);
@@ -363,7 +366,8 @@
     under.textContent = '';
     const model = modelOf(frame);
     const list = model.used.filter((cell) => cell.use.under_used).sort((a, b) => a.use.live - b.use.live);
-    list.slice(0, 50).forEach((cell) => {
+    const SHOWN = 50, SITES = 3;
+    list.slice(0, SHOWN).forEach((cell) => {
       const entry = make('li', undefined, under);
       const button = make('button', hex(cell.address), entry);
       button.type = 'button';
@@ -373,8 +377,10 @@
       });
       const free = cell.use.free_in_spans + cell.use.free_granules;
       entry.append(` ${bytes(cell.use.live)} alive keep ${bytes(free)}`);
-      cell.use.lines.slice(0, 3).forEach((line) => make('small', line, entry));
+      cell.use.lines.slice(0, SITES).forEach((line) => make('small', line, entry));
+      if (cell.use.sites.length > SITES) make('small', more(cell.use.sites.length - SITES), entry);
     });
+    if (list.length > SHOWN) make('li', more(list.length - SHOWN), under).style.listStyle = 'none';
     if (!list.length) make('li', 'none', under);
     if (chosen) {
       chosen = model.cells.find((cell) => cell.address === chosen.address) || null;

@@ -8,6 +8,10 @@ use serde::Serialize;
 /// Below this share of live bytes a hugepage is under-used.
 pub const UNDER_USED: f64 = 0.25;
 
+/// So many under-used hugepages, and so many places of each, are in the text.
+const SHOWN: usize = 8;
+const SHOWN_SITES: usize = 3;
+
 /// A hugepage that is in use, as numbers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Use {
@@ -158,31 +162,50 @@ pub fn of(map: &Map, names: &Names, snapshot: &Snapshot) -> Words {
     let under: Vec<&Use> = uses.iter().filter(|one| one.under_used).collect();
     let held: u64 = under.iter().map(|one| one.live).sum();
     let kept: u64 = under.iter().map(|one| one.free_in_spans + one.free_granules).sum();
-    lines.push(format!(
-        "{} hugepages are in use; {} of them hold less than a quarter of live bytes: {} alive keep {} from going back",
-        uses.len(),
-        under.len(),
-        bytes(held as f64),
-        bytes(kept as f64)
-    ));
+    let in_use = match uses.len() {
+        1 => "1 hugepage is in use".to_owned(),
+        count => format!("{count} hugepages are in use"),
+    };
+    lines.push(match (uses.len(), under.len()) {
+        (_, 0) => format!("{in_use}; none holds less than a quarter of live bytes"),
+        (all, count) => {
+            let which = match (all, count) {
+                (1, _) => "it holds".to_owned(),
+                (_, 1) => "1 of them holds".to_owned(),
+                _ => format!("{count} of them hold"),
+            };
+            let (held, kept) = (bytes(held as f64), bytes(kept as f64));
+            format!(
+                "{in_use}; {which} less than a quarter of live bytes: {held} alive keep {kept} from going back"
+            )
+        }
+    });
     let mut order = under;
     order.sort_by_key(|one| one.live);
-    for one in order.iter().take(8) {
+    for one in order.iter().take(SHOWN) {
         lines.push(format!(
             "  {:#x}: {} alive, {} free",
             one.at,
             bytes(one.live as f64),
             bytes((one.free_in_spans + one.free_granules) as f64)
         ));
-        for line in one.sites.iter().take(3) {
+        for line in one.sites.iter().take(SHOWN_SITES) {
             lines.push(format!("    {}", site(map, names, one, line)));
         }
+        if one.sites.len() > SHOWN_SITES {
+            lines.push(format!("    … and {} more", one.sites.len() - SHOWN_SITES));
+        }
     }
-    if !order.is_empty() && uses.iter().all(|one| one.sites.is_empty()) {
-        lines.push(
-            "  who holds them is known with the option map-sites (spandrel run --map, --sites)"
-                .to_owned(),
-        );
+    if order.len() > SHOWN {
+        lines.push(format!("  … and {} more", order.len() - SHOWN));
+    }
+    if order.iter().any(|one| one.live > 0) && uses.iter().all(|one| one.sites.is_empty()) {
+        // A file does not say whether blocks were sampled, unless one was.
+        let sampled = map.snapshots.iter().any(|snapshot| !snapshot.samples.is_empty());
+        let why = if sampled { "no sampled block lies there" } else { "no block was sampled" };
+        lines.push(format!(
+            "  who holds them is not known: {why}; `spandrel run --map FILE --sites all` notes every block"
+        ));
     }
     Words { lines, uses }
 }
@@ -203,7 +226,7 @@ mod tests {
         assert!(one.under_used);
         let text = words.lines.join("\n");
         assert!(
-            text.contains("1 hugepages are in use; 1 of them hold less than a quarter"),
+            text.contains("1 hugepage is in use; it holds less than a quarter of live bytes: "),
             "{text}"
         );
         assert!(
@@ -227,6 +250,45 @@ mod tests {
         let words = of(&map, &map.names(), &map.snapshots[0]);
         assert_eq!(words.uses[0].sites, [[4, 0, 121, 2]]);
         assert!(words.lines.join("\n").contains("121 B in 2 sampled blocks from an unknown place"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted() {
+        let many: Vec<String> = (0..12)
+            .map(|h| {
+                let sites = if h == 0 { "[1,0,9,1],[2,0,8,1],[3,0,7,1],[4,0,6,1]" } else { "" };
+                format!(
+                    r#"{{"h":{h},"n":1,"free":"fffffffffffffffe","clean":"0","returned":0,"blocks":[[0,1]],"sites":[{sites}]}}"#
+                )
+            })
+            .collect();
+        let mut lines = vec![r#"{"window":1073741824}"#];
+        lines.extend(many.iter().map(String::as_str));
+        let text = format!("{}\n{}", forge::HEAD, forge::snapshot(1, forge::SUM, &lines));
+        let map = Map::read(text.as_bytes()).0.unwrap();
+        let text = of(&map, &map.names(), &map.snapshots[0]).lines.join("\n");
+        assert!(text.contains("12 hugepages are in use; 12 of them hold less than"), "{text}");
+        assert!(
+            text.contains("\n    … and 1 more\n") && text.ends_with("\n  … and 4 more"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn why_nobody_is_named_is_said() {
+        let page =
+            r#"{"h":0,"n":1,"free":"fffffffffffffffe","clean":"0","returned":0,"blocks":[[0,1]]}"#;
+        let words = |lines: &[&str]| {
+            let text = format!("{}\n{}", forge::HEAD, forge::snapshot(1, forge::SUM, lines));
+            let map = Map::read(text.as_bytes()).0.unwrap();
+            of(&map, &map.names(), &map.snapshots[0]).lines.join("\n")
+        };
+        let window = r#"{"window":1073741824}"#;
+        assert!(words(&[window, page]).contains("not known: no block was sampled; `spandrel run"));
+        let elsewhere = r#"{"sample":5368709120,"size":61,"stack":4}"#;
+        assert!(
+            words(&[window, page, elsewhere]).contains("not known: no sampled block lies there")
+        );
     }
 
     #[test]

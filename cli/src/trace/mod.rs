@@ -11,7 +11,7 @@ mod replay;
 mod simulate;
 mod workload;
 
-use crate::{FAILED, Refusal};
+use crate::{Refusal, USAGE};
 use anyhow::Result;
 use file::Trace;
 use std::path::PathBuf;
@@ -28,6 +28,9 @@ pub struct Arguments {
     /// The trace.
     #[arg(required = true, value_name = "FILE")]
     file: Option<PathBuf>,
+    // Without a place for it clap takes a second file for a subcommand.
+    #[arg(hide = true)]
+    more: Vec<PathBuf>,
     /// Say only how many calls of which kind there were.
     #[arg(long)]
     summary: bool,
@@ -53,8 +56,12 @@ pub fn trace(arguments: &Arguments) -> Result<ExitCode> {
         None => {}
     }
     let Some(path) = &arguments.file else {
-        return Err(Refusal::new(FAILED, "no trace is named").into());
+        return Err(Refusal::new(USAGE, "no trace is named").into());
     };
+    if let Some(more) = arguments.more.first() {
+        let message = format!("{}: one trace at a time, and one is named before", more.display());
+        return Err(Refusal::new(USAGE, message).into());
+    }
     let trace = Trace::open(path)?;
     if trace.lost > 0 {
         eprintln!(

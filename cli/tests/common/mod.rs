@@ -14,6 +14,24 @@ pub fn spandrel() -> Command {
     command
 }
 
+/// Runs the command with a standard output that nobody reads: its exit code and what it said on standard error.
+pub fn unread(arguments: &[&str]) -> (Option<i32>, String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = std::process::Command::new(assert_cmd::cargo::cargo_bin("spandrel"))
+        .env("XDG_CACHE_HOME", cache())
+        .env_remove("LD_PRELOAD")
+        .env_remove("SPANDREL")
+        .args(arguments)
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+        .wait_with_output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
 /// Where the command keeps its library in these tests.
 pub fn cache() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache")

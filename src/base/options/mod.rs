@@ -14,7 +14,8 @@ mod values;
 
 use super::line::Line;
 use core::time::Duration;
-use keys::KEYS;
+// The command lists them to users.
+pub(crate) use keys::KEYS;
 
 /// The environment variable.
 pub const VARIABLE: &str = "SPANDREL";

@@ -7,8 +7,9 @@ mod worker;
 use super::file::Trace;
 use super::simulate::{Cost, Outcome};
 use super::workload::Workload;
-use crate::allocators::{self, Allocator};
-use crate::compare::{Spread, ratios};
+use crate::allocators;
+use crate::compare::{MOST_ROUNDS, Spread, ratios};
+use crate::options;
 use crate::written::{bytes, quietly, seconds};
 use crate::{FAILED, Refusal, run};
 use anyhow::{Context, Result};
@@ -16,6 +17,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{Cell, CellAlignment, Table};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -28,7 +30,8 @@ pub use worker::worker;
 /// Every recorded thread is a thread that makes its calls in their order, as fast as it can, and waits
 /// where it takes over a block from another. A byte of every page of a block is written. Time is that of
 /// the whole; memory is what the process holds beyond what it held before, at its peak; fragmentation is
-/// that over the most bytes alive at a time in the trace.
+/// that over the most bytes alive at a time in the trace. The options of the environment variable SPANDREL
+/// (see `spandrel run --help`) hold for the replays on Spandrel.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The trace.
@@ -36,12 +39,13 @@ pub struct Arguments {
     file: PathBuf,
     /// How often the trace is replayed on each allocator for time.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 5,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          value_parser = clap::value_parser!(u32).range(1..=MOST_ROUNDS))]
     runs: u32,
     /// One more allocator: its library, and a name for it.
     #[arg(long, value_name = "NAME=PATH")]
     with: Vec<String>,
-    /// Only these allocators beside Spandrel, divided by commas: `system`, or a name that is installed.
+    /// Only these allocators beside Spandrel, divided by commas: `system`, or a name that is installed. What
+    /// --with names is there in any case.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<String>,
     /// Print the figures as JSON instead of the table.
@@ -73,7 +77,7 @@ fn once(
     plan: &Path,
     mode: Mode,
     library: Option<&Path>,
-    options: Option<&str>,
+    options: Option<&OsStr>,
 ) -> Result<Vec<f64>> {
     let mut command = Command::new("/proc/self/exe");
     command.arg(worker::WORKER).arg(mode.name()).arg(plan);
@@ -108,8 +112,8 @@ pub fn beside(load: &Workload, library: &Path) -> Result<Outcome> {
     let counts = tempfile::NamedTempFile::new()?;
     // A path without a comma, as temporary files have.
     let options = format!("stats={}", counts.path().display());
-    let numbers =
-        once(plan.path(), Mode::Calls, Some(library), Some(&options)).context("spandrel")?;
+    let numbers = once(plan.path(), Mode::Calls, Some(library), Some(options.as_ref()))
+        .context("spandrel")?;
     let &[peak_live, footprint, internal, external, allocs, alloc_nanos, frees, free_nanos] =
         &numbers[..]
     else {
@@ -171,26 +175,31 @@ pub fn replay(arguments: &Arguments) -> Result<ExitCode> {
     let load = Workload::of(&trace)?;
     let lineup =
         allocators::line_up(arguments.library.as_deref(), &arguments.with, &arguments.only)?;
+    options::InForce::said();
+    let variable = options::variable();
     let plan = plan(&load, false)?;
     let mut walls = vec![Vec::new(); lineup.len()];
     let mut memory = Vec::new();
     let progress = ProgressBar::new(u64::from(arguments.runs + 1) * lineup.len() as u64);
     progress.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta}")?);
-    let play = |mode, allocator: &Allocator| {
+    let play = |mode, index: usize| {
+        let allocator = &lineup[index];
         progress.set_message(allocator.name.clone());
-        let numbers = once(plan.path(), mode, allocator.library.as_deref(), None)
+        // The first is Spandrel.
+        let options = variable.as_deref().filter(|_| index == 0);
+        let numbers = once(plan.path(), mode, allocator.library.as_deref(), options)
             .with_context(|| allocator.name.clone());
         progress.inc(1);
         numbers
     };
-    for allocator in &lineup {
-        memory.push(play(Mode::Memory, allocator)?);
+    for index in 0..lineup.len() {
+        memory.push(play(Mode::Memory, index)?);
     }
     for round in 0..arguments.runs as usize {
         for turn in 0..lineup.len() {
             // Another allocator begins each round, so none always runs behind the same neighbour.
             let index = (turn + round) % lineup.len();
-            walls[index].push(play(Mode::Time, &lineup[index])?[0] / 1e9);
+            walls[index].push(play(Mode::Time, index)?[0] / 1e9);
         }
     }
     progress.finish_and_clear();
