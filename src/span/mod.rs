@@ -29,8 +29,8 @@ use crate::base::classes::{Class, Use};
 use crate::base::death;
 use crate::base::seed::{self, Seed};
 use crate::base::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use crate::base::sync::Tally;
 use crate::base::sync::unseen::AtomicU64;
+use crate::base::sync::{self, Tally};
 use crate::base::units::{GRANULE, GRANULES_PER_WINDOW, Granule};
 use crate::os::Os;
 use crate::page::{Grain, PageHeap, Window};
@@ -57,6 +57,11 @@ pub trait Objects {
     /// The same, and calls `leaving` right before the first of them may be handed out again.
     fn give_noting(&self, class: Class, objects: &mut [*mut u8], leaving: impl FnOnce()) {
         leaving();
+        self.give(class, objects);
+    }
+
+    /// As [`Objects::give`] of objects that [are neighbours](are_neighbours).
+    fn give_neighbours(&self, class: Class, objects: &mut [*mut u8]) {
         self.give(class, objects);
     }
 
@@ -373,19 +378,14 @@ impl<O: Os> Spans<O> {
 
     // ---- give ----
 
-    /// Gives the objects in `mask` of one word of a span back to it.
+    /// Gives the objects in `mask` of one word of a span back to it; `word` is one of its words.
     #[inline]
-    fn set_bits(&self, span: Span<'_>, word: usize, mask: u64) {
-        let address =
-            |bits: u64| span.object(span.start(), word as u32 * 64 + bits.trailing_zeros()).addr();
-        let tail = mask & !from_bit(word, span.class.shape().objects as usize);
-        if tail != 0 {
-            death::invalid_free(address(tail));
-        }
+    fn set_bits(&self, span: Span<'_>, bits: &[sync::AtomicU64], word: usize, mask: u64) {
         let order = seed::weaken(Seed::BitsRelaxed, Release);
-        let old = span.bits()[word].fetch_or(mask, order);
+        let old = bits[word].fetch_or(mask, order);
         if old & mask != 0 {
-            death::double_free(address(old & mask));
+            let index = word as u32 * 64 + (old & mask).trailing_zeros();
+            death::double_free(span.object(span.start(), index).addr());
         }
     }
 
@@ -447,11 +447,25 @@ impl<O: Os> Spans<O> {
 
     /// The window of an object that comes home; `None` if it had a mapping of its own, which is gone
     /// now. Dies if it is none of ours, or not of this class.
+    #[inline]
     fn home(&self, class: Class, object: *mut u8) -> Option<&Window<SpanTable>> {
+        let addr = object.addr();
+        match self.pages.find(addr) {
+            Some(window) if window.serves(Granule::of(addr), class) => Some(window),
+            _ => {
+                self.give_stray(object);
+                None
+            }
+        }
+    }
+
+    /// What is no object of a span of this class.
+    #[cold]
+    #[inline(never)]
+    fn give_stray(&self, object: *mut u8) {
         let addr = object.addr();
         let Some(window) = self.pages.find(addr) else { self.pages.not_a_block(addr) };
         match window.usage(Granule::of(addr)) {
-            Use::Span(its) if its == class => Some(window),
             Use::Mapping => {
                 // From `PageHeap::large_alloc_apart`, which may stand in for objects.
                 let shortest = self.os().page_size().max(GRANULE);
@@ -459,7 +473,6 @@ impl<O: Os> Spans<O> {
                     (Some((usage, bytes)), Some(at)) if bytes == shortest => {
                         // SAFETY: who gives the object gives up all of its block.
                         unsafe { self.pages.large_free_found(at, usage, bytes) };
-                        None
                     }
                     _ => death::wrong_class(addr),
                 }
@@ -525,7 +538,11 @@ impl<O: Os> Objects for Spans<O> {
         if worth_sorting(class, objects) {
             objects.sort_unstable();
         }
-        let span_bytes = class.span_bytes();
+        self.give_neighbours(class, objects);
+    }
+
+    fn give_neighbours(&self, class: Class, objects: &mut [*mut u8]) {
+        let (size, shape, span_bytes) = (class.size(), class.shape(), class.span_bytes());
         let mut rest = &*objects;
         while let Some(&first) = rest.first() {
             let Some(window) = self.home(class, first) else {
@@ -533,35 +550,36 @@ impl<O: Os> Objects for Spans<O> {
                 continue;
             };
             let span = Span::at(window, first.addr(), class);
-            let start = span.start();
+            let (start, bits) = (span.start(), span.bits());
             if seed::on(Seed::LiveFallsFirst) {
                 let here = |object: &&*mut u8| object.addr().wrapping_sub(start) < span_bytes;
                 self.settle(span, rest.iter().take_while(here).count());
             }
-            let (size, shape) = (class.size(), class.shape());
             let (mut here, mut word, mut mask) = (0, 0, 0);
             for object in rest {
                 let offset = object.addr().wrapping_sub(start);
                 if offset >= span_bytes {
                     break;
                 }
-                let index = shape.index_of(offset) as usize;
-                if index * size != offset {
+                let index = shape.index_of(offset);
+                // Behind the last object a span may have room that is none.
+                if index as usize * size != offset || index >= shape.objects {
                     death::invalid_free(object.addr());
                 }
-                if index / 64 != word {
+                let (its, bit) = (index as usize / 64, 1 << (index % 64));
+                if its != word {
                     if mask != 0 {
-                        self.set_bits(span, word, mask);
+                        self.set_bits(span, bits, word, mask);
                     }
-                    (word, mask) = (index / 64, 0);
+                    (word, mask) = (its, 0);
                 }
-                if mask & (1 << (index % 64)) != 0 {
+                if mask & bit != 0 {
                     death::double_free(object.addr());
                 }
-                mask |= 1 << (index % 64);
+                mask |= bit;
                 here += 1;
             }
-            self.set_bits(span, word, mask);
+            self.set_bits(span, bits, word, mask);
             if !seed::on(Seed::LiveFallsFirst) {
                 self.settle(span, here);
             }
@@ -592,6 +610,17 @@ fn worth_sorting(class: Class, objects: &[*mut u8]) -> bool {
     }
     turns * 4 > objects.len() && high - low < objects.len() * SPREAD
 }
+
+/// Whether objects lie so nearly in a row that they go home by a few exchanges. A guess, from one of a few.
+pub fn are_neighbours(class: Class, objects: &[*mut u8]) -> bool {
+    let near = STEP * 4 * class.size();
+    let steps = objects.windows(STEP + 1).step_by(STEP);
+    let wide = |step: &[*mut u8]| step[0].addr().abs_diff(step[STEP].addr()) > near;
+    objects.len() > 2 * STEP && steps.map(wide).filter(|&wide| wide).nth(1).is_none()
+}
+
+/// Of how many objects one is looked at, to see whether they are neighbours.
+const STEP: usize = 8;
 
 /// A batch from this many times as many words of bits as it has objects is not sorted.
 const SPREAD: usize = 4;

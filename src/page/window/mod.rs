@@ -20,7 +20,7 @@ mod whole;
 
 pub use view::HugepageView;
 
-use crate::base::classes::Use;
+use crate::base::classes::{Class, Use};
 use crate::base::death;
 use crate::base::hints::Hints;
 use crate::base::seed::{self, Seed};
@@ -172,6 +172,12 @@ impl<M> Window<M> {
     #[inline]
     pub fn usage(&self, granule: Granule) -> Use {
         Use::unpack(self.uses[granule.index()].load(Relaxed))
+    }
+
+    /// Whether the granule is part of a span of this class.
+    #[inline]
+    pub fn serves(&self, granule: Granule, class: Class) -> bool {
+        self.uses[granule.index()].load(Relaxed) == Use::Span(class).pack()
     }
 
     /// Where its class words begin: one a granule, as [`Use::pack`] makes it.
