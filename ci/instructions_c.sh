@@ -3,13 +3,17 @@
 # installed, the other allocators (Debian: libmimalloc2.0 libjemalloc2 libtcmalloc-minimal4). The
 # loop's own instructions are the same for all and included.
 #
-#   ci/instructions_c.sh          the table
+#   ci/instructions_c.sh          the table, of the library as it ships; of another profile with PROFILE
 #   ci/instructions_c.sh --check  fails unless free and each loop are within their bounds
 set -euo pipefail
 cd "$(dirname "$0")/.."
-profile=${PROFILE:-fat}
 target=${CARGO_TARGET_DIR:-target}
-cargo build --quiet --profile "$profile" -p capi
+if [ -n "${PROFILE:-}" ]; then
+    cargo build --quiet --profile "$PROFILE" -p capi
+    spandrel=$(realpath "$target/$PROFILE/libspandrel.so")
+else
+    spandrel=$(ci/library.sh)
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cc -O2 -fno-builtin -o "$work/pairs" capi/benches/pairs.c
@@ -31,13 +35,15 @@ pair() {
 }
 
 loops=(same random lifo fifo)
-names=(spandrel glibc) && declare -A library=([spandrel]=$PWD/$target/$profile/libspandrel.so [glibc]=)
+names=(spandrel glibc) && declare -A library=([spandrel]=$spandrel [glibc]=)
 for name in mimalloc jemalloc tcmalloc_minimal; do
     found=$(ldconfig -p | awk -v want="lib$name.so" 'index($1, want) == 1 && !n++ { print $NF }')
     [ -z "$found" ] || { names+=("$name") && library[$name]=$found; }
 done
-# What is measured; it differs with the compiler alone.
-declare -A ours bound=([same]=57 [random]=84 [lifo]=62.2 [fifo]=90.2)
+# What is measured; it differs with the compiler alone, but for what comes by the transfer cache: `lifo` 62.1 and `fifo` 90.2
+# on a quiet machine, 62.5 and 91.6 on a busy one, where more of the looks that are due every 250 ms fall into the same
+# number of pairs.
+declare -A ours bound=([same]=57 [random]=84 [lifo]=63 [fifo]=92)
 printf '%-18s' 'instructions a pair' "${loops[@]}" && echo
 for name in "${names[@]}"; do
     printf '%-18s ' "$name"
@@ -54,8 +60,8 @@ LD_PRELOAD=${library[spandrel]} valgrind --tool=callgrind --callgrind-out-file="
     "$work/pairs" same 1000000 2>"$work/log"
 per_free=$(callgrind_annotate --auto=no --threshold=100 "$work/c" 2>"$work/log" | awk '
     $0 ~ /:(free|cfree)($| \[)/ { gsub(",", "", $1); sum += $1 } END { printf "%.1f", sum / 1000000 }')
-cargo build --quiet --profile fat --example inline
-rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/examples/inline" |
+cargo build --quiet --profile fat -p inline
+rust=$(objdump -d --no-show-raw-insn --no-addresses "$target/fat/inline" |
     awk '/<box_drop>:/ { on = 1; next } on && NF { n++ } on && /ret/ { print n; on = 0 }')
 echo "free: $per_free in C; $rust in Rust for a constant layout"
 if [ "${1:-}" = --check ]; then

@@ -18,6 +18,7 @@
 #   ci/long.sh seeded [RUNS]      the seeded cases, ten times as many, each run (3) from a seed of its own: the clock's,
 #                                 printed
 #   ci/long.sh careful            the seeded tests by `cargo careful` (nightly with rust-src)
+#   ci/long.sh demo               the demo as README.md has it, its services with fat link-time optimisation
 #
 # Results are written to target/long/. Nothing runs at more than the lowest priority.
 set -euo pipefail
@@ -139,6 +140,10 @@ run_seeded() {
 
 run_careful() {
     CARGO_TARGET_DIR=$out/careful low cargo +nightly careful test --quiet -p fuzz --test seeded
+}
+
+run_demo() {
+    low cargo run --quiet --release -p demo | tee "$out/demo.txt"
 }
 
 name=${1:-}

@@ -4,7 +4,8 @@
 #
 #   ci/programs.sh              all of them
 #   ci/programs.sh NAME...      some
-#   LIBRARY=PATH ci/programs.sh on another library (libspandrel.so is built when this is not set)
+#   ci/programs.sh --install    only installs what they need
+#   LIBRARY=PATH ci/programs.sh on another library than what ci/library.sh builds
 #
 # Installs what it needs on Debian. Servers listen on sockets in a directory of their own, or on a free
 # port of the loopback interface, and are stopped when their work ends.
@@ -451,41 +452,27 @@ if [ "${1:-}" = --work ]; then
 fi
 
 if [ -n "${LD_PRELOAD:-}" ]; then fail "LD_PRELOAD is set already"; fi
+install=
+[ "${1:-}" != --install ] || { install=1 && shift; }
 [ $# -gt 0 ] || set -- "${programs[@]}"
 for name in "$@"; do
     declare -F "work_$name" >/dev/null || fail "no program '$name'; there are: ${programs[*]}"
 done
 
-sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
-updated=
-# install PACKAGE...: those that are missing.
-install_missing() {
-    local package wanted=()
-    for package in "$@"; do
-        dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed' ||
-            wanted+=("$package")
-    done
-    [ ${#wanted[@]} -gt 0 ] || return 0
-    [ -n "$updated" ] || $sudo apt-get update -qq
-    updated=1
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${wanted[@]}" >/dev/null
-}
 wanted=()
 for name in "$@"; do
     packages=packages_$name
     wanted+=(${!packages})
 done
-install_missing "${wanted[@]}"
+ci/packages.sh "${wanted[@]}"
 case " $* " in *" python "*)
-    install_missing "libpython$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
+    ci/packages.sh "libpython$($python -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite"
     ;;
 esac
 
-if [ -z "${LIBRARY:-}" ]; then
-    cargo build --quiet --profile fat --package capi --lib
-    LIBRARY=${CARGO_TARGET_DIR:-target}/fat/libspandrel.so
-fi
+[ -z "$install" ] || exit 0
+
+[ -n "${LIBRARY:-}" ] || LIBRARY=$(ci/library.sh)
 
 root=$(mktemp -d /tmp/programs.XXXXXX)
 # What still runs is ended by its `timeout`, with all its processes.
@@ -507,7 +494,7 @@ run() {
     [ "$kind" = plain ] ||
         variables+=("LD_PRELOAD=$library" "SPANDREL=stats=$dir.stats")
     # `timeout` ends the whole group of processes.
-    timeout --kill-after 5 200 "${as[@]}" env "${variables[@]}" "$self" --work "$name" "$dir" \
+    timeout --kill-after 5 600 "${as[@]}" env "${variables[@]}" "$self" --work "$name" "$dir" \
         >"$dir.out" 2>"$dir.err" </dev/null || status=$?
     echo "exit code $status" >>"$dir.out"
 }
@@ -545,7 +532,8 @@ check() {
         "$(grep -c '^pid' "$dir/preloaded.proof" || true) seen serving"
 }
 
-# CPython's tests sleep most of their time: both runs go on beside the others.
+# The two runs of a program go on beside each other. CPython's tests sleep most of their time: theirs go on beside all
+# others.
 start=$SECONDS
 waiting=()
 for name in "$@"; do
@@ -559,8 +547,10 @@ done
 for name in "$@"; do
     [ "$name" != python ] || continue
     begin=$SECONDS
-    run "$name" plain
+    run "$name" plain &
+    plain=$!
     run "$name" preloaded
+    wait "$plain"
     check "$name"
     echo "    ($((SECONDS - begin)) s)"
 done

@@ -3,7 +3,7 @@
 # allocation and no formatting through std, imports that go down only.
 #
 #   ci/rules.sh            checks src/
-#   ci/rules.sh --seeded   plants one violation of each rule in a copy and fails unless each is seen
+#   ci/rules.sh --seeded   plants one violation of each rule in a copy of a file and fails unless each is seen
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -60,7 +60,9 @@ if [ "${1:-}" = --seeded ]; then
     trap 'rm -rf "$copy"' EXIT
     while IFS='|' read -r file line; do
         rm -rf "$copy/src"
-        cp -r src "$copy/src"
+        mkdir -p "$copy/src/$(dirname "$file")"
+        cp "src/$file" "$copy/src/$file"
+        check "$copy/src"
         { echo "$line"; cat "src/$file"; } >"$copy/src/$file"
         if check "$copy/src" >/dev/null 2>&1; then
             echo "ci/rules: a seeded violation went unseen: $file: $line" >&2

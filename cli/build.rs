@@ -16,8 +16,9 @@ fn main() {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
     let target = env::var("TARGET").expect("set by cargo");
-    // A directory of its own: the outer cargo holds the lock of the other.
-    let directory = out.join("library");
+    // TARGET_DIRECTORY/PROFILE/build/PACKAGE/out. The library is the same in every profile of the command, so they
+    // share one directory; it is one of its own because the outer cargo holds the lock of the other.
+    let directory = out.ancestors().nth(4).expect("cargo's folders").join("library");
 
     let mut cargo = Command::new(env::var_os("CARGO").expect("set by cargo"));
     cargo

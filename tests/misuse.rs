@@ -45,7 +45,9 @@ macro_rules! misuse {
 fn survives_or_dies(name: &str, may_survive: bool) {
     let output = child::run_with(name, "");
     let said = String::from_utf8_lossy(&output.stdout);
-    if may_survive && said.contains("still alive") {
+    // With a shadow a second free is seen at the call.
+    let twice = cfg!(feature = "shadow") && name.starts_with("twice");
+    if may_survive && !twice && said.contains("still alive") {
         return;
     }
     let errors = String::from_utf8_lossy(&output.stderr);

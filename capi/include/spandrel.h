@@ -13,7 +13,7 @@
  * operator new and delete are not here: the C++ runtime's own call malloc and free.
  *
  * Misuse that is seen stops the process with one line that says what was done to which address: a block
- * freed twice in a row, an address that is not the start of a block.
+ * freed twice, an address that is not the start of a block.
  */
 #ifndef SPANDREL_H
 #define SPANDREL_H
@@ -69,7 +69,7 @@ int spandrel_profile_start(size_t interval) SPANDREL_NOTHROW;
 void spandrel_profile_stop(void) SPANDREL_NOTHROW;
 
 /* Writes the profile so far to a file: for pprof, or, if the name ends with .svg, a flame graph of the heap at its
- * peak. Answers 0, or an error number (EINVAL: there is no sample). */
+ * peak. Answers 0, or an error number (EINVAL: a flame graph of no sample). */
 int spandrel_profile_write(const char *path) SPANDREL_NOTHROW;
 
 #undef SPANDREL_NOTHROW

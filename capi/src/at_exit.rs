@@ -6,8 +6,12 @@
 
 use ::spandrel::base::options::Leaks;
 use ::spandrel::front::config::{attend, leaks_at_exit, stats_at_exit, stats_path};
-use std::ffi::c_int;
+use std::ffi::{CStr, OsStr, c_int};
 use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicI32, AtomicU64};
 
@@ -51,25 +55,29 @@ extern "C" fn at_exit() {
     }
     // Before the text takes memory of its own.
     let stats = ::spandrel::stats();
-    let (descriptor, kept) = match stats_path() {
-        Some(path) => (open(&path), false),
-        None => match kept_stream() {
-            Some(kept) => (kept, true),
-            None => return,
-        },
-    };
+    let path = stats_path();
+    let path = path.as_ref().and_then(|path| CStr::from_bytes_until_nul(path).ok());
+    let kept = kept_stream();
+    if path.is_none() && kept.is_none() {
+        return;
+    }
     let mut text = String::new();
     // Nothing unwinds out of here: without memory there is no text.
-    if text.try_reserve(16 << 10).is_ok() {
-        // SAFETY: no arguments, never fails.
-        let id = unsafe { libc::getpid() };
-        let _ = write!(text, "spandrel: {id} {}\n{stats}", name());
-        // SAFETY: the text is as long as said. One call, so that processes that end at once do not mix.
-        unsafe { libc::write(descriptor, text.as_ptr().cast(), text.len()) };
+    if text.try_reserve(16 << 10).is_err() {
+        return;
     }
-    if !kept {
-        // SAFETY: opened above, or refused.
-        unsafe { libc::close(descriptor) };
+    // SAFETY: no arguments, never fails.
+    let id = unsafe { libc::getpid() };
+    let _ = write!(text, "spandrel: {id} {}\n{stats}", name());
+    if let Some(path) = path {
+        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
+            eprintln!("spandrel: the statistics {}: {error}", path.display());
+        }
+    } else if let Some(kept) = kept {
+        // SAFETY: the text is as long as said. One call, so that processes that end at once do not mix.
+        unsafe { libc::write(kept, text.as_ptr().cast(), text.len()) };
     }
 }
 
@@ -86,12 +94,6 @@ fn identity(descriptor: c_int) -> Option<[u64; 2]> {
     let mut about: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a struct to fill; a descriptor that is not open is refused.
     (unsafe { libc::fstat(descriptor, &mut about) } == 0).then_some([about.st_dev, about.st_ino])
-}
-
-fn open(path: &[u8]) -> c_int {
-    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
-    // SAFETY: the path ends with a zero.
-    unsafe { libc::open(path.as_ptr().cast(), flags, 0o644) }
 }
 
 /// What the kernel calls this process, as `ps` shows it.

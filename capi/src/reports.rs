@@ -109,9 +109,15 @@ fn write_profile() {
     let Some(path) = profile_path() else { return };
     let Ok(path) = CStr::from_bytes_until_nul(&path) else { return };
     let path = numbered(Path::new(OsStr::from_bytes(path.to_bytes())));
+    let started = profile::is_on();
     profile::stop();
     let profile = profile::snapshot();
-    if let Err(error) = written(&profile, &path) {
+    if !started && profile.places.is_empty() {
+        eprintln!(
+            "spandrel: no heap profile {}: none was started, as profile=512KiB does",
+            path.display()
+        );
+    } else if let Err(error) = written(&profile, &path) {
         eprintln!("spandrel: the heap profile {}: {error}", path.display());
     }
 }
@@ -130,16 +136,21 @@ fn numbered(path: &Path) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(&whole))
 }
 
-/// By another name and a rename: of processes that write to one file, one wins whole.
+/// By another name and a rename: of processes that write to one file, one wins whole. What is there and no
+/// file (a pipe, a device) is written to as it stands, and so is the file that a link leads to.
 fn written(profile: &Profile, path: &Path) -> std::io::Result<()> {
-    let mut other = path.as_os_str().to_owned();
-    other.push(format!(".{}", std::process::id()));
     let mut contents = Vec::new();
     if path.extension().is_some_and(|extension| extension == "svg") {
         profile.flame_graph(Figure::Peak, &mut contents)?;
     } else {
         contents = profile.pprof();
     }
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if std::fs::metadata(&path).is_ok_and(|there| !there.is_file()) {
+        return std::fs::write(&path, &contents);
+    }
+    let mut other = path.clone().into_os_string();
+    other.push(format!(".{}", std::process::id()));
     std::fs::write(&other, &contents)?;
-    std::fs::rename(&other, path)
+    std::fs::rename(&other, &path)
 }

@@ -95,6 +95,8 @@ misuses! {
         "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 200 bytes";
     free_aligned_wrongly: Unharmed,
         "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 128 bytes aligned to 256";
+    sdallocx_aligned_wrongly: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 128 bytes aligned to 256";
     write_after_free: Unharmed,
         "write after free: {blame}: 0 bytes into a block of 100 bytes at {block}, freed by this thread";
     write_after_free_inside: Unharmed,

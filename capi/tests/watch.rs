@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{compile, library, run};
+use common::{compile, library, run, temporary};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -112,7 +112,7 @@ fn leaks_of_a_cxx_program() {
 }
 
 fn rust_program() -> PathBuf {
-    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("leaky_rs");
+    let binary = temporary().join("leaky_rs");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/watch/leaky.rs");
     let built = Command::new("rustc")
         .args(["--edition=2024", "-g", "-Copt-level=1", "-o"])
@@ -154,7 +154,7 @@ fn a_heap_profile_by_call() {
     let arguments = common::link();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let program = compile("watch/profiled.c", "profiled_c", &arguments);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("by_call.svg");
+    let file = temporary().join("by_call.svg");
     common::passes("linked", &program, &[file.to_str().unwrap()], false);
     let text = std::fs::read_to_string(&file).unwrap();
     assert!(text.contains("<title>keep_some (400,800 bytes"), "{text}");
@@ -179,7 +179,7 @@ fn a_static_stripped_program() {
 
 #[test]
 fn heap_profiles() {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profiles");
+    let folder = temporary().join("profiles");
     // What an earlier run left.
     let _ = std::fs::remove_dir_all(&folder);
     std::fs::create_dir(&folder).unwrap();
@@ -197,8 +197,41 @@ fn heap_profiles() {
     let file = folder.join("profile.pb.gz");
     watched(&program, &[], &format!("profile=64KiB,profile-file={}", file.display()));
     assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b]);
+    // What leads somewhere else, or is no file, stays what it is.
+    let link = folder.join("link");
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    std::fs::write(&file, "").unwrap();
+    watched(&program, &[], &format!("profile=64KiB,profile-file={}", link.display()));
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert_eq!(std::fs::read(&file).unwrap()[..2], [0x1f, 0x8b]);
     // A place where nothing can be written is told.
     let output = watched(&program, &[], "profile=1B,profile-file=/no/such/place");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.starts_with("spandrel: the heap profile /no/such/place: No such file"), "{said}");
+}
+
+/// Whatever is asked for and cannot be written, or does nothing by itself, is told, once.
+#[test]
+fn what_cannot_be_had_is_told() {
+    let program = c_program();
+    for (options, wanted) in [
+        ("stats=/no/such/place", "spandrel: the statistics /no/such/place: No such file"),
+        ("stats=/", "spandrel: the statistics /: Is a directory"),
+        (
+            "map=/no/such/place",
+            "spandrel: SPANDREL: no map is written: cannot make `/no/such/place`",
+        ),
+        (
+            "trace=/no/such/place",
+            "spandrel: SPANDREL: no trace is recorded: cannot make or map `/no",
+        ),
+        ("leaks-exit=7", "spandrel: SPANDREL: leaks-exit does nothing without leaks"),
+        ("map-every=1s", "spandrel: SPANDREL: map-every does nothing without map"),
+        ("profile-file=/tmp/none", "spandrel: no heap profile /tmp/none: none was started"),
+    ] {
+        let output = watched(&program, &[], options);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with(wanted) && said.lines().count() == 1, "{options}: {said}");
+    }
+    assert!(!Path::new("/tmp/none").exists(), "no profile, no file");
 }

@@ -102,6 +102,25 @@ fn threads_are_recorded_and_replayed() {
     }
 }
 
+/// What another thread is handed where a block was, while that block moves, is its own.
+#[test]
+fn blocks_that_move_are_in_one_place_at_a_time() {
+    let directory = directory();
+    let trace = recorded(directory.path(), "moved");
+    let output = spandrel().args(["trace", &trace]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let moved = text.lines().filter(|line| {
+        let call = line.split_once(" = realloc(");
+        call.is_some_and(|(to, from)| !to.ends_with(from.split(',').next().unwrap()))
+    });
+    assert!(moved.count() > 1000, "they grew where they were: nothing is tested");
+    spandrel()
+        .args(["trace", "--find-double-free", &trace])
+        .assert()
+        .success()
+        .stdout("no block was freed twice\n");
+}
+
 #[test]
 fn the_textbook_stands_beside_spandrel() {
     let directory = directory();

@@ -128,10 +128,7 @@ impl Binaries {
             .arg("--profile")
             .arg(profile.to_string())
             .arg("--manifest-path")
-            .arg(&manifest)
-            // snmalloc's build script takes any debug information as a wish for a debug build of its C++.
-            .arg("--config")
-            .arg(format!("profile.{profile}.package.snmalloc-sys.debug=false"));
+            .arg(&manifest);
         if allocators.iter().any(|a| a.is_peer()) {
             command.args(["--features", "peers"]);
         }

@@ -198,14 +198,18 @@ pub unsafe fn nallocx(size: usize, flags: c_int) -> usize {
     }
 }
 
-/// jemalloc's: as `free`.
+/// jemalloc's: as `free`. The low six bits of `flags` are the logarithm of the alignment, 0 for any.
 ///
 /// # Safety
 /// As in C.
 #[inline(always)]
-pub unsafe fn sdallocx(at: *mut c_void, size: usize, _: c_int) {
+pub unsafe fn sdallocx(at: *mut c_void, size: usize, flags: c_int) {
+    let align = match flags & 63 {
+        0 => 0,
+        logarithm => 1 << logarithm,
+    };
     // SAFETY: the caller's promise.
-    unsafe { bare::free_said(at.cast(), size, 0) }
+    unsafe { bare::free_said(at.cast(), size, align) }
 }
 
 /// See malloc_trim(3). `pad` has no meaning here; answers whether memory went back.

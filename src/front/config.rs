@@ -8,7 +8,7 @@ use super::building::pages;
 use super::{map, trace};
 use crate::background;
 use crate::base::line::Line;
-use crate::base::options::{Check, Leaks, Options, VARIABLE};
+use crate::base::options::{Check, Leaks, Limit, Options, VARIABLE};
 use crate::base::sync::AtomicU32;
 use crate::base::sync::Ordering::Relaxed;
 use crate::os::Os;
@@ -252,6 +252,7 @@ fn read_environment() {
     let saved = unsafe { *libc::__errno_location() };
     if let Some(text) = variable(start) {
         let options = Options::parse(text, |problem| problem.line().say());
+        tell_what_does_nothing(&options);
         NAMED.store(options.named(), Relaxed);
         // The last byte stays zero: a longer path is cut off, and then names no file.
         let path = Options::path(text, "stats").unwrap_or_default();
@@ -276,6 +277,29 @@ fn read_environment() {
     }
     // SAFETY: as above.
     unsafe { *libc::__errno_location() = saved };
+}
+
+/// What was asked for and cannot be had, one line each.
+fn tell_what_does_nothing(options: &Options) {
+    let say = |option: &str, text: &[u8], other: &str| {
+        let mut line = Line::new();
+        for part in [b"spandrel: SPANDREL: ", option.as_bytes(), text, other.as_bytes()] {
+            line.push(part);
+        }
+        line.say();
+    };
+    for (option, needed) in options.idle() {
+        say(option, b" does nothing without ", needed);
+    }
+    for (limit, option) in [(options.limit, "limit"), (options.soft, "soft")] {
+        if matches!(limit, Some(Limit::CgroupShare(_))) && pages().os().memory_limit().is_none() {
+            say(
+                option,
+                b" is a share of the cgroup's limit, and there is none: nothing is limited",
+                "",
+            );
+        }
+    }
 }
 
 /// The variable's value in an environment.

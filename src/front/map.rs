@@ -5,6 +5,7 @@
 //! A process that finds the file taken by another writes to one with its number behind the name.
 
 use super::building::{BUILDING, pages};
+use crate::base::line::Line;
 use crate::base::options::Sites;
 use crate::observe::map::{self, Refused};
 use crate::os::Os;
@@ -69,7 +70,12 @@ pub(super) fn begin(path: &[u8], every: Option<Duration>, sites: Option<Sites>) 
         to.store(byte, Relaxed);
     }
     // So that this process's file is told from a child's.
-    drop(named());
+    if named().is_none() {
+        let mut line = Line::new();
+        line.push(b"spandrel: SPANDREL: no map is written: cannot make ");
+        line.push_quoted(path);
+        line.say();
+    }
     if let Some(every) = every {
         let every = every.as_millis() as u64;
         NEXT.store(pages().os().now_ms() + every, Relaxed);
@@ -133,12 +139,15 @@ pub(super) fn is_periodic() -> bool {
     EVERY.load(Relaxed) != 0
 }
 
-/// A snapshot, if one is due; one of all that find it so writes it.
+/// A snapshot, if one is due; one of all that find it so writes it. The program gets at least as much time
+/// between two as one takes.
 pub(super) fn tick() {
-    let (now, next) = (pages().os().now_ms(), NEXT.load(Relaxed));
-    let then = now + EVERY.load(Relaxed);
-    if now >= next && NEXT.compare_exchange(next, then, Relaxed, Relaxed).is_ok() {
+    let now = || pages().os().now_ms();
+    let (begun, next) = (now(), NEXT.load(Relaxed));
+    if begun >= next && NEXT.compare_exchange(next, u64::MAX, Relaxed, Relaxed).is_ok() {
         write_named();
+        let ended = now();
+        NEXT.store(ended + EVERY.load(Relaxed).max(ended - begun), Relaxed);
     }
 }
 

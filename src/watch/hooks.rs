@@ -54,40 +54,44 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) -> Fate {
     Fate::Free
 }
 
+/// What was known of a block before its pages moved.
+#[derive(Debug)]
+pub struct Before {
+    /// What the ledger had of it.
+    known: Option<(Session, Entry)>,
+    /// The trace's time.
+    time: Option<u64>,
+}
+
 /// The pages of a large block may move, after which others may have its place. Until [`moved`] or [`stayed`] nothing is
 /// known of it; answers what was.
-pub fn moving(at: NonNull<u8>) -> Option<(Session, Entry)> {
+pub fn moving(at: NonNull<u8>) -> Before {
     let mode = mode::get();
+    let time = if mode & mode::TRACE != 0 { trace::moving() } else { None };
     if mode & mode::PROFILE != 0 {
         // Whoever cannot have it resized at all loses its sample.
         sample::gone(at.addr().get());
     }
-    if mode & mode::LEDGER == 0 {
-        return None;
-    }
-    let block = ledger::find(at.addr().get())?;
-    let known = block.live()?;
-    block.forget(false);
-    Some((block.session(), known))
+    let known = || {
+        let block = ledger::find(at.addr().get())?;
+        let known = block.live()?;
+        block.forget(false);
+        Some((block.session(), known))
+    };
+    Before { known: if mode & mode::LEDGER != 0 { known() } else { None }, time }
 }
 
 /// It has `size` bytes now, and its pages may have moved.
-pub fn moved(
-    was: Option<(Session, Entry)>,
-    from: NonNull<u8>,
-    to: NonNull<u8>,
-    size: usize,
-    align: usize,
-) {
+pub fn moved(was: Before, from: NonNull<u8>, to: NonNull<u8>, size: usize, align: usize) {
     let mode = mode::get();
     if mode & mode::TRACE != 0 {
-        trace::resized(from, to, size);
+        trace::resized(from, to, size, was.time);
     }
     if mode & mode::PROFILE != 0 {
         sample::see(to.addr().get(), size);
     }
     if mode & mode::LEDGER != 0 {
-        if let Some((session, entry)) = was {
+        if let Some((session, entry)) = was.known {
             tags::died(session, &entry);
         }
         enter(mode, to, size, align, false);
@@ -95,8 +99,8 @@ pub fn moved(
 }
 
 /// It is where and as it was.
-pub fn stayed(was: Option<(Session, Entry)>, at: NonNull<u8>) {
-    if let Some((session, entry)) = was
+pub fn stayed(was: Before, at: NonNull<u8>) {
+    if let Some((session, entry)) = was.known
         && let Some(block) = ledger::find_in(at.addr().get(), session)
         && block.born(entry.size, entry.align, entry.tag, entry.birth)
         && entry.canary
@@ -118,7 +122,7 @@ pub fn resized(
     let mode = mode::get();
     let _ = old_size;
     if mode & mode::TRACE != 0 {
-        trace::resized(old_at, new_at, new_size);
+        trace::resized(old_at, new_at, new_size, None);
     }
     if mode & mode::PROFILE != 0 {
         sample::gone(old_at.addr().get());

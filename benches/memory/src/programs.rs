@@ -1,7 +1,7 @@
 //! The programs and the bars they are held against.
 
 use crate::rss::{forget_peak, peak, recent_peak, resident};
-use crate::work::{Blocks, MIB, Rng};
+use crate::work::{Blocks, Chains, MIB, Rng};
 use crate::worker::Figures;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Barrier, Mutex};
@@ -32,6 +32,8 @@ pub struct Program {
     pub figure: fn(&Figures) -> usize,
     /// Runs it.
     pub run: fn(Idle) -> Figures,
+    /// The bytes that a memory control group allows it, where it is to run in one.
+    pub group: Option<usize>,
 }
 
 /// The program of a name.
@@ -63,6 +65,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: a_tenth,
         figure: left,
         run: |idle| freed(idle, 64),
+        group: None,
     },
     Program {
         name: "free-4k",
@@ -71,6 +74,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: a_tenth,
         figure: left,
         run: |idle| freed(idle, 4 << 10),
+        group: None,
     },
     Program {
         name: "free-100k",
@@ -79,6 +83,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: a_tenth,
         figure: left,
         run: |idle| freed(idle, 100 << 10),
+        group: None,
     },
     Program {
         name: "free-4m",
@@ -87,6 +92,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: a_tenth,
         figure: left,
         run: |idle| freed(idle, 4 << 20),
+        group: None,
     },
     Program {
         name: "dead-threads",
@@ -95,6 +101,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: a_tenth,
         figure: left,
         run: dead_threads,
+        group: None,
     },
     Program {
         name: "idle-16",
@@ -103,6 +110,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.left <= 32_000_000,
         figure: left,
         run: idle_threads,
+        group: None,
     },
     Program {
         name: "turns-40",
@@ -111,6 +119,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.growth <= 16 << 20,
         figure: growth,
         run: turns,
+        group: None,
     },
     Program {
         name: "drift",
@@ -119,6 +128,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.peak * 2 <= f.live * 3,
         figure: |f| f.peak,
         run: drift,
+        group: None,
     },
     Program {
         name: "phases-128m",
@@ -127,6 +137,16 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.peak <= 128 << 20,
         figure: |f| f.peak,
         run: phases,
+        group: None,
+    },
+    Program {
+        name: "cgroup-128m",
+        about: "the same phases in a memory control group of 128 MB; the most it was charged, if it survives",
+        bar: "survives",
+        holds: |f| f.peak != 0,
+        figure: |f| f.peak,
+        run: phases_alone,
+        group: Some(128 << 20),
     },
     Program {
         name: "threads-100k",
@@ -135,6 +155,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.growth < 1_000_000,
         figure: growth,
         run: births,
+        group: None,
     },
     Program {
         name: "idle-thread",
@@ -143,6 +164,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |f| f.growth < 16 << 10,
         figure: growth,
         run: |idle| parked(idle, |rng| drop(Blocks::fill(2_000, 16, || rng.size(16, 256)))),
+        group: None,
     },
     Program {
         name: "parked-1000",
@@ -156,6 +178,7 @@ pub static PROGRAMS: &[Program] = &[
                 Blocks::fill(MIB, 16, || sizes.size(16, 32 << 10)).free_shuffled(rng);
             })
         },
+        group: None,
     },
     Program {
         name: "burst-1",
@@ -164,6 +187,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: after_a_burst,
         figure: left,
         run: |idle| burst(idle, 1),
+        group: None,
     },
     Program {
         name: "burst-64",
@@ -172,6 +196,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: after_a_burst,
         figure: left,
         run: |idle| burst(idle, 64),
+        group: None,
     },
     Program {
         name: "large-heap",
@@ -180,6 +205,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |_| true,
         figure: |f| f.peak,
         run: |_| large_heap(),
+        group: None,
     },
     Program {
         name: "series",
@@ -188,6 +214,7 @@ pub static PROGRAMS: &[Program] = &[
         holds: |_| true,
         figure: left,
         run: series,
+        group: None,
     },
 ];
 
@@ -321,20 +348,32 @@ fn drift(_: Idle) -> Figures {
     Figures { peak: most.saturating_sub(list), left: resident(), live: LIVE, ..Figures::default() }
 }
 
+/// What each of the phases consists of.
+const PHASES: [usize; 12] = [48, 1024, 96, 16_384, 256, 4096, 32_768, 512, 64, 100_000, 2048, 24];
+const PHASE: usize = 80_000_000;
+
+/// The phases with nothing beside their blocks, for whoever counts all that the process holds.
+fn phases_alone(_: Idle) -> Figures {
+    for size in PHASES.into_iter().chain(PHASES) {
+        let mut rng = Rng::new(size as u64);
+        let mut blocks = Chains::new(size);
+        (0..PHASE / size).for_each(|_| blocks.push(&mut rng));
+    }
+    Figures { peak: peak(), left: resident(), ..Figures::default() }
+}
+
 fn phases(_: Idle) -> Figures {
-    let sizes = [48, 1024, 96, 16_384, 256, 4096, 32_768, 512, 64, 100_000, 2048, 24];
     // Two rounds, so that what the first left in every class is in the way of the second. The list of
     // blocks lives in this process too, and is not counted. What a cgroup of 128 MB would kill is the most
     // that was ever resident within a phase, so the system's own mark of that is read, in steps that are
     // short beside what the list grows by.
-    const BYTES: usize = 80_000_000;
     let mut most = 0;
-    for size in sizes.into_iter().chain(sizes) {
+    for size in PHASES.into_iter().chain(PHASES) {
         let mut rng = Rng::new(size as u64);
-        let mut blocks = Blocks::with_room(BYTES / size + 1);
+        let mut blocks = Blocks::with_room(PHASE / size + 1);
         for step in 1..=200 {
             forget_peak();
-            while blocks.bytes() < BYTES / 200 * step {
+            while blocks.bytes() < PHASE / 200 * step {
                 blocks.push(size);
             }
             most = most.max(recent_peak() - list_bytes(&blocks));

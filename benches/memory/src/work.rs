@@ -145,3 +145,58 @@ impl Drop for Blocks {
         unsafe { libc::munmap(self.list.cast(), bytes) };
     }
 }
+
+/// Blocks of one size that are threaded together through their first words, in chains of which each new block
+/// goes to a random one: freed chain by chain they go in an order that is as good as random, and no list of
+/// them needs memory of its own.
+#[derive(Debug)]
+pub struct Chains {
+    size: usize,
+    heads: Vec<*mut u8>,
+}
+
+impl Chains {
+    /// None yet, of blocks of `size` bytes.
+    ///
+    /// # Panics
+    /// When no link fits into a block.
+    #[must_use]
+    pub fn new(size: usize) -> Self {
+        assert!(size >= size_of::<*mut u8>(), "no link fits into {size} bytes");
+        Self { size, heads: vec![std::ptr::null_mut(); 1024] }
+    }
+
+    /// Adds a block to one of the chains and touches every page of it.
+    ///
+    /// # Panics
+    /// When there is no memory.
+    pub fn push(&mut self, rng: &mut Rng) {
+        let head = &mut self.heads[rng.below(1024)];
+        // SAFETY: `size` is not 0; what is written lies in the block, which is aligned to 8.
+        unsafe {
+            let at = alloc(layout(self.size));
+            assert!(!at.is_null(), "no memory");
+            for offset in (0..self.size).step_by(4096) {
+                at.add(offset).write(1);
+            }
+            at.cast::<*mut u8>().write(*head);
+            *head = at;
+        }
+    }
+}
+
+impl Drop for Chains {
+    fn drop(&mut self) {
+        for head in &self.heads {
+            let mut next = *head;
+            while !next.is_null() {
+                let at = next;
+                // SAFETY: each block begins with its link, and is freed once, with its own layout.
+                unsafe {
+                    next = at.cast::<*mut u8>().read();
+                    dealloc(at, layout(self.size));
+                }
+            }
+        }
+    }
+}

@@ -1,8 +1,8 @@
 //! What a step on each of Spandrel's floors costs in processor time, there and back.
 //!
 //! `w-spandrel costs` prints one line per floor. The floors stand on the real system in a building
-//! of their own, so that the process's own allocations do not disturb them. `cargo bench --bench
-//! floors` measures the same steps one by one, with criterion's care.
+//! of their own, so that the process's own allocations do not disturb them. `cargo bench -p floors
+//! --bench floors` measures the same steps one by one, with criterion's care.
 
 use std::{hint::black_box, ptr};
 

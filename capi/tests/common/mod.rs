@@ -11,13 +11,11 @@ use std::sync::OnceLock;
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
-        let test = std::env::current_exe().expect("this test has a path");
-        // target/PROFILE/deps/TEST
-        let folder = test.ancestors().nth(2).expect("cargo's folders");
+        let folder = profile_folder();
         let profile = match folder.file_name().and_then(|name| name.to_str()) {
             Some("debug") => "dev",
             Some(name) => name,
-            None => panic!("no profile in {}", test.display()),
+            None => panic!("no profile in {}", folder.display()),
         };
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "-p", "capi", "--profile", profile, "--target-dir"])
@@ -30,13 +28,28 @@ pub fn library() -> &'static Path {
     })
 }
 
+/// target/PROFILE of target/PROFILE/deps/TEST.
+fn profile_folder() -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    test.ancestors().nth(2).expect("cargo's folders").to_owned()
+}
+
+/// For files of the tests of this profile: those of another may run beside them.
+#[allow(dead_code)] // Not every test has files.
+pub fn temporary() -> PathBuf {
+    let profile = profile_folder();
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(profile.file_name().expect("named"));
+    std::fs::create_dir_all(&folder).expect("cargo's folder can be written to");
+    folder
+}
+
 fn programs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs")
 }
 
 /// Compiles `source` (below `programs/`) with more arguments; answers the binary.
 pub fn compile(source: &str, name: &str, arguments: &[&str]) -> PathBuf {
-    let binary = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let binary = temporary().join(name);
     let cxx = source.ends_with(".cc");
     let mut command = Command::new(if cxx { "c++" } else { "cc" });
     // No built-ins: the calls are to be made, not to be reasoned away.
@@ -58,7 +71,7 @@ pub fn link() -> Vec<String> {
     vec![format!("-L{folder}"), "-lspandrel".into(), format!("-Wl,-rpath,{folder}")]
 }
 
-/// Runs a program for at most two minutes and without a core file.
+/// Runs a program for at most five minutes and without a core file.
 #[allow(dead_code)] // Not every test runs with the library or without.
 pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
     run_on(binary, arguments, preload.then(library))
@@ -67,7 +80,7 @@ pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
 /// As [`run`], on any library.
 #[allow(dead_code)] // Not every test does.
 pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
-    run_for(120, binary, arguments, preload, "")
+    run_for(300, binary, arguments, preload, "")
 }
 
 /// Preloaded, for at most so many seconds, and it must end with 0.
@@ -81,7 +94,7 @@ pub fn passes_in(seconds: u32, binary: &Path, arguments: &[&str]) {
 /// As [`run`], preloaded, with these options in its environment.
 #[allow(dead_code)] // Not every test sets any.
 pub fn run_with(binary: &Path, arguments: &[&str], options: &str) -> Output {
-    run_for(120, binary, arguments, Some(library()), options)
+    run_for(300, binary, arguments, Some(library()), options)
 }
 
 fn run_for(

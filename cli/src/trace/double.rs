@@ -25,8 +25,9 @@ pub fn find(trace: &Trace) -> Vec<Double> {
     for event in &trace.events {
         let gone = match event.what {
             What::Alloc => None,
-            What::Free => Some(event.at),
-            What::Resize => Some(event.old),
+            What::Free | What::Leave => Some(event.at),
+            What::Resize if event.old != event.at => None,
+            What::Resize => Some(event.at),
         };
         if let Some(at) = gone {
             match (alive.remove(&at), freed.get(&at)) {
@@ -38,7 +39,7 @@ pub fn find(trace: &Trace) -> Vec<Double> {
                 }
             }
         }
-        if event.what != What::Free {
+        if matches!(event.what, What::Alloc | What::Resize) {
             alive.insert(event.at, *event);
             freed.remove(&event.at);
         }
@@ -55,7 +56,7 @@ pub fn report(trace: &Trace, found: &[Double], out: &mut impl Write) -> Result<(
         }
         for Double { alloc, first, second } in found {
             let size = alloc.map(|alloc| format!(", {} bytes", alloc.size)).unwrap_or_default();
-            writeln!(out, "double free of {:#x}{size}", first_address(second))?;
+            writeln!(out, "double free of {:#x}{size}", second.at)?;
             let calls = [
                 ("handed out", alloc.as_ref()),
                 ("freed", Some(first)),
@@ -79,10 +80,6 @@ pub fn report(trace: &Trace, found: &[Double], out: &mut impl Write) -> Result<(
     })())
 }
 
-fn first_address(event: &Event) -> u64 {
-    if event.what == What::Resize { event.old } else { event.at }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +98,7 @@ mod tests {
             event(5, What::Free, 0x10),
             event(6, What::Free, 0x20),
             event(7, What::Alloc, 0x30),
+            event(8, What::Leave, 0x30),
             Event { old: 0x30, ..event(8, What::Resize, 0x40) },
             event(9, What::Free, 0x40),
             event(10, What::Free, 0x30),

@@ -6,12 +6,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-/// What a call did.
+/// What a call did. In the order in which what has one time is told: a block is free before it is handed out again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    /// `free`. Before the others: at one time, a block is free before it is handed out again.
+    /// `free`.
     Free,
-    /// `realloc`.
+    /// `realloc` that moves begins: from now on another thread may have the old address. Its end is a [`What::Resize`]
+    /// of this thread and the same `old`, or is missing if the process ended before.
+    Leave,
+    /// `realloc`, done.
     Resize,
     /// `malloc` and its kin.
     Alloc,
@@ -26,7 +29,7 @@ pub struct Event {
     pub at: u64,
     /// Of a resize, where it was.
     pub old: u64,
-    /// Bytes asked for; 0 for a free.
+    /// Bytes asked for; 0 for a free and what leaves.
     pub size: u64,
     /// The alignment asked for; 0 where it is at most 16.
     pub align: u32,
@@ -317,7 +320,11 @@ impl Trace {
                 Record::Free { time, at, stack } => {
                     Some(Event { time, at, stack, what: What::Free, ..zero })
                 }
-                Record::Resize { time, old, at, size, stack } => {
+                Record::Resize { time, began, old, at, size, stack } => {
+                    if old != at {
+                        let (time, at) = (began, old);
+                        self.events.push(Event { time, at, old, stack, what: What::Leave, ..zero });
+                    }
                     Some(Event { time, at, old, size, stack, what: What::Resize, ..zero })
                 }
                 Record::Stack { id, frames } => {
@@ -418,7 +425,8 @@ mod tests {
             Record::Alloc { time: 10, at: 0x7f00_0000_1000, size: 100, align: 0, stack: 7 },
             Record::Alloc { time: 12, at: 0x7f00_0000_1400, size: 5000, align: 64, stack: 0 },
             Record::Resize {
-                time: 13,
+                time: 19,
+                began: 14,
                 old: 0x7f00_0000_1400,
                 at: 0x7f00_0000_8000,
                 size: 9000,
@@ -447,14 +455,15 @@ mod tests {
         assert_eq!(trace.stacks[&7], [0x5555_0000_1234, 0x5555_0000_0042, 0x7fff_f000_0001]);
         assert_eq!(trace.maps.len(), 1);
         let times: Vec<_> = trace.events.iter().map(|event| (event.time, event.thread)).collect();
-        assert_eq!(times, [(10, 1), (12, 1), (13, 1), (300, 1), (301, 1), (400, 2)]);
-        let resize = trace.events[2];
+        assert_eq!(times, [(10, 1), (12, 1), (14, 1), (19, 1), (300, 1), (301, 1), (400, 2)]);
+        let (leave, resize) = (trace.events[2], trace.events[3]);
+        assert_eq!((leave.what, leave.at, leave.size), (What::Leave, 0x7f00_0000_1400, 0));
         assert_eq!(
             (resize.old, resize.at, resize.size),
             (0x7f00_0000_1400, 0x7f00_0000_8000, 9000)
         );
         assert_eq!(trace.events[1].align, 64);
-        assert_eq!((trace.events[4].at, trace.events[4].stack), (0xdead_beef_dead_beef, 9));
+        assert_eq!((trace.events[5].at, trace.events[5].stack), (0xdead_beef_dead_beef, 9));
     }
 
     #[test]
@@ -469,9 +478,10 @@ mod tests {
             says(&|b| b.truncate(100)),
             "byte 100: the head of a trace has 4096 bytes, the file 100"
         );
+        // Of version 1, a resize said only when it was done.
         assert_eq!(
-            says(&|b| b[8] = 9),
-            "byte 8: a trace of version 9; this command reads version 1"
+            says(&|b| b[8] = 1),
+            "byte 8: a trace of version 1; this command reads version 2"
         );
         assert_eq!(says(&|b| b[30] ^= 1), "byte 0: the head was changed: its check does not match");
         assert_eq!(
@@ -502,7 +512,7 @@ mod tests {
                 match what {
                     0 => Record::Alloc { time, at, size, align: if stack % 3 == 0 { 32 << (stack % 9) } else { 0 }, stack },
                     1 => Record::Free { time, at, stack },
-                    2 => Record::Resize { time, old: other, at, size, stack },
+                    2 => Record::Resize { time, began: time - other % (time + 1), old: other, at, size, stack },
                     _ => Record::Stack { id: stack, frames: &frames[..(stack % 4) as usize] },
                 }
             }).collect();

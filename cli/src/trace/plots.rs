@@ -32,6 +32,7 @@ impl Figures {
         let mut figures =
             Figures { sizes: vec![0; 1], lifetimes: vec![0; 1], ..Figures::default() };
         let mut alive: HashMap<u64, (u64, u64)> = HashMap::new();
+        let mut moving: HashMap<(u32, u64), (u64, u64)> = HashMap::new();
         let mut live = 0u64;
         let every = trace.events.len().div_ceil(POINTS).max(1);
         let note = |list: &mut Vec<u64>, index: usize| {
@@ -43,7 +44,14 @@ impl Figures {
             let gone = match event.what {
                 What::Alloc => None,
                 What::Free => alive.remove(&event.at),
-                What::Resize => alive.remove(&event.old),
+                What::Leave => {
+                    if let Some(block) = alive.remove(&event.at) {
+                        moving.insert((event.thread, event.at), block);
+                    }
+                    None
+                }
+                What::Resize if event.old == event.at => alive.remove(&event.at),
+                What::Resize => moving.remove(&(event.thread, event.old)),
             };
             if let Some((since, size)) = gone {
                 live -= size;
@@ -54,7 +62,7 @@ impl Figures {
                 // A block that is resized lives on.
                 born = since;
             }
-            if event.what != What::Free {
+            if matches!(event.what, What::Alloc | What::Resize) {
                 note(
                     &mut figures.sizes,
                     event.size.max(1).next_power_of_two().trailing_zeros() as usize,
@@ -68,7 +76,7 @@ impl Figures {
                 figures.live.push((event.time as f64 / 1e9, live as f64));
             }
         }
-        figures.immortal = alive.len() as u64;
+        figures.immortal = (alive.len() + moving.len()) as u64;
         figures
     }
 }
@@ -169,9 +177,10 @@ mod tests {
         let events = vec![
             event(0, What::Alloc, 0x10, 64),
             event(10, What::Alloc, 0x20, 65),
-            event(20, What::Resize, 0x20, 300),
+            event(15, What::Leave, 0x20, 0),
+            Event { old: 0x20, ..event(20, What::Resize, 0x30, 300) },
             event(95, What::Free, 0x10, 0),
-            event(2000, What::Free, 0x20, 0),
+            event(2000, What::Free, 0x30, 0),
             event(3000, What::Alloc, 0x10, 1),
         ];
         let trace = Trace { events, ..Trace::default() };
@@ -180,7 +189,7 @@ mod tests {
         assert_eq!(figures.lifetimes, [0, 0, 1, 0, 1], "95 ns are below 100, 1990 below 10000");
         assert_eq!(figures.immortal, 1);
         let live: Vec<_> = figures.live.iter().map(|point| point.1).collect();
-        assert_eq!(live, [64.0, 129.0, 364.0, 300.0, 0.0, 1.0]);
+        assert_eq!(live, [64.0, 129.0, 129.0, 364.0, 300.0, 0.0, 1.0]);
         let file = tempfile::NamedTempFile::new().unwrap();
         draw(&trace, file.path()).unwrap();
         let text = std::fs::read_to_string(file.path()).unwrap();

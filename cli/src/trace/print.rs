@@ -45,7 +45,8 @@ pub fn all(trace: &Trace, out: &mut impl Write) -> Result<()> {
     quietly((|| {
         writeln!(out, "# process {}: {}", trace.process, trace.command.join(" "))?;
         writeln!(out, "#     seconds   thread  call")?;
-        for event in &trace.events {
+        // A call is told when it is done.
+        for event in trace.events.iter().filter(|event| event.what != What::Leave) {
             line(event, out)?;
         }
         let mut stacks: Vec<u32> = trace.stacks.keys().copied().collect();
@@ -65,7 +66,7 @@ fn line(event: &Event, out: &mut impl Write) -> std::io::Result<()> {
         }
         What::Alloc => write!(out, "{:#x} = malloc({})", event.at, event.size)?,
         What::Resize => write!(out, "{:#x} = realloc({:#x}, {})", event.at, event.old, event.size)?,
-        What::Free => write!(out, "free({:#x})", event.at)?,
+        What::Free | What::Leave => write!(out, "free({:#x})", event.at)?,
     }
     if event.stack != 0 {
         write!(out, "  #{}", event.stack)?;

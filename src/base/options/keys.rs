@@ -1,6 +1,6 @@
 //! The list of options: how each is written, and what is allowed.
 
-use super::values::{digits, limit, size, time};
+use super::values::{digits, is_path, limit, size, time};
 use super::{Check, Decay, HugepagePolicy, Leaks, Options, Sites};
 use core::time::Duration;
 
@@ -73,9 +73,9 @@ pub static KEYS: [Key; 17] = [
         allowed: "exit, off, or the absolute path of a file to append to",
         set: |options, value| {
             options.stats = Some(match value {
-                b"exit" | [b'/', ..] => true,
+                b"exit" => true,
                 b"off" => false,
-                _ => return None,
+                _ => is_path(value).then_some(true)?,
             });
             Some(())
         },
@@ -112,9 +112,8 @@ pub static KEYS: [Key; 17] = [
         allowed: "off, or the absolute path of a file",
         set: |options, value| {
             options.map = Some(match value {
-                [b'/', ..] => true,
                 b"off" => false,
-                _ => return None,
+                _ => is_path(value).then_some(true)?,
             });
             Some(())
         },
@@ -145,9 +144,8 @@ pub static KEYS: [Key; 17] = [
         allowed: "off, or the absolute path of a file",
         set: |options, value| {
             options.trace = Some(match value {
-                [b'/', ..] => true,
                 b"off" => false,
-                _ => return None,
+                _ => is_path(value).then_some(true)?,
             });
             Some(())
         },
@@ -190,9 +188,8 @@ pub static KEYS: [Key; 17] = [
         allowed: "off, or the absolute path of a file",
         set: |options, value| {
             options.profile_file = Some(match value {
-                [b'/', ..] => true,
                 b"off" => false,
-                _ => return None,
+                _ => is_path(value).then_some(true)?,
             });
             Some(())
         },

@@ -231,6 +231,19 @@ impl Options {
         options
     }
 
+    /// Options that do nothing by themselves, each with the one it needs and does not have.
+    pub fn idle(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let leaks = self.leaks.is_some_and(|leaks| leaks != Leaks::Off);
+        let map = self.map == Some(true);
+        [
+            (self.map_every.is_some() && !map, "map-every", "map"),
+            (self.map_sites.is_some() && !map, "map-sites", "map"),
+            (self.leaks_exit.is_some() && !leaks, "leaks-exit", "leaks"),
+        ]
+        .into_iter()
+        .filter_map(|(idle, option, needed)| idle.then_some((option, needed)))
+    }
+
     /// The file that the last `key` of the variable's value names, if it names one.
     #[cfg(not(spandrel_model))]
     pub(crate) fn path<'a>(text: &'a [u8], key: &str) -> Option<&'a [u8]> {
@@ -421,6 +434,26 @@ mod tests {
         let (_, said) = problems(&format!("a\u{1b}[1m{}=1", "x".repeat(100)));
         assert!(said[0].starts_with("spandrel: SPANDREL: unknown option `a?[1mxxxx"), "{said:?}");
         assert!(said[0].contains("xxx...`; there are"), "{said:?}");
+    }
+
+    #[test]
+    fn what_needs_another_option() {
+        let idle = |text| problems(text).0.idle().collect::<Vec<_>>();
+        assert_eq!(
+            idle("map-every=1s,map-sites=all,leaks-exit=3"),
+            [("map-every", "map"), ("map-sites", "map"), ("leaks-exit", "leaks")]
+        );
+        assert_eq!(
+            idle(
+                "map=/m,map-every=1s,map-sites=all,leaks=on,leaks-exit=3,profile=1K,profile-file=/a"
+            ),
+            []
+        );
+        assert_eq!(idle("map=off,map-sites=off,leaks=off,leaks-exit=3").len(), 2);
+        assert_eq!(idle("profile-file=off,decay=0"), []);
+        let long = format!("map=/{}", "x".repeat(libc::PATH_MAX as usize - 1));
+        assert_eq!(problems(&long).1.len(), 1, "no path is that long");
+        assert_eq!(problems(&long[..long.len() - 1]).0.map, Some(true));
     }
 
     #[test]

@@ -35,6 +35,11 @@ pub fn digits(text: &[u8]) -> Option<u128> {
     text.iter().try_fold(0, add).filter(|&value| value <= u64::MAX.into())
 }
 
+/// Whether it is a path that the kernel takes, and an absolute one: a process may be anywhere when it writes.
+pub fn is_path(text: &[u8]) -> bool {
+    text.starts_with(b"/") && text.len() < libc::PATH_MAX as usize
+}
+
 pub fn limit(text: &[u8]) -> Option<Limit> {
     if text == b"none" {
         return Some(Limit::None);

@@ -17,7 +17,7 @@
 /// The first bytes of a trace.
 pub const MAGIC: [u8; 8] = *b"SPNDRLTR";
 /// The version of this layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The first bytes of a chunk.
 pub const CHUNK: u32 = u32::from_le_bytes(*b"CHNK");
 /// The smallest unit; it is the page size where that is larger.
@@ -87,8 +87,11 @@ pub enum Record<'a> {
     },
     /// A block was resized, where it was or by moving.
     Resize {
-        /// When.
+        /// When it had its new address for itself.
         time: u64,
+        /// When it still had the old one for itself: pages that move are given up before anybody can say so, and
+        /// another thread may have been handed the old address since. At most `time`.
+        began: u64,
         /// Its address before.
         old: u64,
         /// Its address now.
@@ -113,8 +116,10 @@ const RESIZE: u8 = 3;
 const STACK: u8 = 4;
 const OPERATION: u8 = 7;
 const HAS_STACK: u8 = 8;
+/// Of an allocation.
 const HAS_ALIGN: u8 = 16;
-const FLAGS: u8 = HAS_STACK | HAS_ALIGN;
+/// Of a resize: it began before its time.
+const HAS_DURATION: u8 = 16;
 
 /// What the next record's numbers differ from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,12 +243,17 @@ pub fn encode(record: &Record<'_>, before: &mut Before, out: &mut Out) {
             push_stack(out, stack);
             *before = Before { time: time.max(before.time), at };
         }
-        Record::Resize { time, old, at, size, stack } => {
-            out.byte(RESIZE | stacked(stack));
+        Record::Resize { time, began, old, at, size, stack } => {
+            let took = time.saturating_sub(began);
+            let lasted = if took != 0 { HAS_DURATION } else { 0 };
+            out.byte(RESIZE | lasted | stacked(stack));
             out.number(time.saturating_sub(before.time));
             out.address(old, before.at);
             out.address(at, old);
             out.number(size);
+            if lasted != 0 {
+                out.number(took);
+            }
             push_stack(out, stack);
             *before = Before { time: time.max(before.time), at };
         }
@@ -332,8 +342,9 @@ pub fn decode<'a>(
     let first = input.byte()?;
     let operation = first & OPERATION;
     let allowed = match operation {
-        ALLOC => FLAGS,
-        FREE | RESIZE => HAS_STACK,
+        ALLOC => HAS_STACK | HAS_ALIGN,
+        FREE => HAS_STACK,
+        RESIZE => HAS_STACK | HAS_DURATION,
         STACK => 0,
         _ => return Err("there is no such operation"),
     };
@@ -372,7 +383,9 @@ pub fn decode<'a>(
                 let old = at;
                 next.at = input.address(old)?;
                 let size = input.number()?;
-                Record::Resize { time, old, at: next.at, size, stack: input.stack(first)? }
+                let took = if first & HAS_DURATION == 0 { 0 } else { input.number()? };
+                let began = time.checked_sub(took).ok_or("it began before the trace did")?;
+                Record::Resize { time, began, old, at: next.at, size, stack: input.stack(first)? }
             }
         }
     };

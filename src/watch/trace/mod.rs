@@ -13,7 +13,7 @@ pub mod chunk;
 pub mod format;
 
 #[cfg(not(spandrel_model))]
-pub use running::{begin, born, dying, end, is_on, resized};
+pub use running::{begin, born, dying, end, is_on, moving, resized};
 
 #[cfg(not(spandrel_model))]
 mod running {
@@ -269,9 +269,14 @@ mod running {
             written
         }
 
+        /// What the clock says.
+        fn clock(&self) -> u64 {
+            clock(libc::CLOCK_MONOTONIC).saturating_sub(self.began)
+        }
+
         /// The time of a record that comes after `last`.
         fn now(&self, last: u64) -> u64 {
-            clock(libc::CLOCK_MONOTONIC).saturating_sub(self.began).max(last + 1)
+            self.clock().max(last + 1)
         }
 
         /// Whether this stack is written for the first time.
@@ -541,9 +546,18 @@ mod running {
         record(|time, stack| Record::Free { time, at, stack });
     }
 
-    /// A block has `size` bytes now, and is perhaps somewhere else; where it was is not taken back yet.
-    pub fn resized(old: NonNull<u8>, at: NonNull<u8>, size: usize) {
+    /// When a block is about to lose its place, for [`resized`] to say so.
+    pub fn moving() -> Option<u64> {
+        session().map(Session::clock)
+    }
+
+    /// A block has `size` bytes now, and is perhaps somewhere else; where it was is not taken back yet, or, if it
+    /// `began` to move before, may have been since then.
+    pub fn resized(old: NonNull<u8>, at: NonNull<u8>, size: usize, began: Option<u64>) {
         let (old, at, size) = (old.addr().get() as u64, at.addr().get() as u64, size as u64);
-        record(|time, stack| Record::Resize { time, old, at, size, stack });
+        record(|time, stack| {
+            let began = began.unwrap_or(time).min(time);
+            Record::Resize { time, began, old, at, size, stack }
+        });
     }
 }

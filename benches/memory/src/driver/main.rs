@@ -8,6 +8,7 @@
 //! ```
 
 mod chart;
+mod group;
 mod run;
 
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Parser, builder::PossibleValuesParser};
 use comfy_table::{CellAlignment, Table};
+use group::Group;
 use memory::programs::{PROGRAMS, Program};
 use run::{ALLOCATORS, Allocator, Outcome};
 
@@ -79,7 +81,14 @@ fn report(arguments: &Arguments) -> Result<bool> {
         true => program.name != "series" || arguments.chart.is_some(),
         false => arguments.only.iter().any(|name| name == program.name),
     };
-    let programs: Vec<&Program> = PROGRAMS.iter().filter(wanted).collect();
+    let mut programs: Vec<&Program> = PROGRAMS.iter().filter(wanted).collect();
+    if programs.iter().any(|p| p.group.is_some())
+        && let Err(error) = Group::make(1 << 30)
+    {
+        for left_out in programs.extract_if(.., |p| p.group.is_some()) {
+            eprintln!("no row {}: {error:#}", left_out.name);
+        }
+    }
     let asked_for = |a: &&Allocator| match arguments.columns.is_empty() {
         false => arguments.columns.iter().any(|name| name == a.name),
         true => {

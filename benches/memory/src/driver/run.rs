@@ -1,10 +1,12 @@
 //! The workers: building them, running them, reading what they print.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use crate::group::Group;
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use memory::programs::Program;
@@ -151,6 +153,9 @@ pub struct Outcome {
 impl Outcome {
     /// The figure for the table.
     pub fn cell(&self, program: &Program) -> String {
+        if program.group.is_some() && self.figure == 0 {
+            return "killed !".to_owned();
+        }
         let mark = if program.bar.starts_with('(') || self.holds { "" } else { " !" };
         let figure = self.figure as f64 / 1e6;
         let digits = if figure < 1.0 { 3 } else { 1 };
@@ -168,11 +173,9 @@ fn target() -> PathBuf {
 }
 
 /// Builds the workers beside this program.
-///
-/// Without `debug = 0`, cargo tells snmalloc's build script `DEBUG=true`, and its C++ is a debug build.
 pub fn build(allocators: &[&Allocator]) -> Result<()> {
     let mut workers = cargo("memory");
-    workers.args(["--no-default-features", "--config", "profile.release.debug=0"]);
+    workers.arg("--no-default-features");
     for allocator in allocators {
         workers.args(["--bin", allocator.worker]);
         if let Some(feature) = allocator.feature {
@@ -225,7 +228,9 @@ pub fn all(
 }
 
 fn one(program: &'static Program, allocator: &'static Allocator) -> Result<Outcome> {
-    let mut command = Command::new(target().join(allocator.worker));
+    let group = program.group.map(Group::make).transpose()?;
+    let worker = target().join(allocator.worker);
+    let mut command = group.as_ref().map_or_else(|| Command::new(&worker), |g| g.command(&worker));
     command.args([program.name, allocator.idle]).env("SPANDREL", allocator.options);
     match allocator.preload.path() {
         Ok(Some(library)) => _ = command.env("LD_PRELOAD", library),
@@ -234,12 +239,19 @@ fn one(program: &'static Program, allocator: &'static Allocator) -> Result<Outco
     }
     let output = command.output().context("cannot start a worker")?;
     let text = String::from_utf8_lossy(&output.stdout);
-    if !output.status.success() {
+    let killed = group.is_some() && output.status.signal() == Some(libc::SIGKILL);
+    if !output.status.success() && !killed {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{command:?} failed: {}\n{said}", output.status);
     }
-    let last = text.lines().last().and_then(Figures::parse);
-    let figures = last.with_context(|| format!("{command:?} printed `{text}`"))?;
+    let mut figures = Figures::default();
+    if !killed {
+        let last = text.lines().last().and_then(Figures::parse);
+        figures = last.with_context(|| format!("{command:?} printed `{text}`"))?;
+        if let Some(group) = &group {
+            figures.peak = group.peak()?;
+        }
+    }
     let series = text.lines().filter_map(|line| {
         let (at, bytes) = line.strip_prefix("at=")?.split_once(" rss=")?;
         Some((at.parse().ok()?, bytes.parse().ok()?))

@@ -137,9 +137,6 @@ pub fn parse(output: &Output) -> Result<Report> {
 }
 
 /// Builds every worker of the plan, and the one that runs the empty harness.
-///
-/// Without `debug = 0`, cargo tells snmalloc's build script `DEBUG=true`, and its C++ is a debug
-/// build.
 pub fn build(plan: &Plan) -> Result<Workers> {
     let mut built = HashMap::new();
     for &profile in &plan.profiles {
@@ -174,7 +171,6 @@ fn command(plan: &Plan, profile: Profile) -> Command {
         .args(["build", "--quiet", "--package", "peers"])
         .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")])
         .args(["--no-default-features", "--profile", profile.name()])
-        .args(["--config", "profile.release.debug=0"])
         .arg("--message-format=json-render-diagnostics")
         .args(["--bin", SYSTEM.worker])
         .args(counting.iter().flatten())

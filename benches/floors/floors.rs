@@ -1,6 +1,6 @@
 //! The cost of each floor: what one trip through it takes, down and back up.
 //!
-//! `cargo bench --bench floors`. The floors stand on the real system in statics of their own, so
+//! `cargo bench -p floors --bench floors`. The floors stand on the real system in statics of their own, so
 //! the process's own allocations do not disturb them. Every number is for a round trip: a batch
 //! given and taken again, a run claimed and given back.
 

@@ -4,7 +4,7 @@
 //! The results are checked here too, so that a figure is never the speed of something wrong.
 //! `tests/rayon_stress.rs` is the same work without the clock.
 
-#[path = "common/rayon_work.rs"]
+#[path = "../common/rayon_work.rs"]
 mod rayon_work;
 
 use std::hint::black_box;
