@@ -263,6 +263,34 @@ fn what_does_not_fit_goes_below_and_the_limit_follows_demand() {
     balanced(tower, 0);
 }
 
+/// Beyond a few batches: those that were built and are dropped in order, but not what is scattered.
+#[test]
+fn neighbours_go_home() {
+    const BATCHES: usize = 12;
+    let tower = tower(4 * KIB);
+    let (floor, class) = (tower.below(), class(64));
+    let few = capacity::in_order(class) as usize;
+    assert!(few > 0 && few < BATCHES);
+    for scattered in [false, true] {
+        let mut objects: Vec<Object> =
+            (0..BATCHES).flat_map(|_| take(floor, class, BATCH)).collect();
+        objects.sort_by_key(Object::addr);
+        if scattered {
+            let mut batches: Vec<Vec<Object>> = (0..BATCHES).map(|_| Vec::new()).collect();
+            for (i, object) in objects.drain(..).enumerate() {
+                batches[i % BATCHES].push(object);
+            }
+            objects = batches.into_iter().flatten().collect();
+        }
+        give(floor, objects);
+        let waiting = if scattered { BATCHES } else { few };
+        assert_eq!(floor.counts(class).objects, waiting * BATCH);
+        assert_eq!(floor.counts(class).refusals, 0);
+        floor.flush();
+        balanced(tower, 0);
+    }
+}
+
 /// No memory for a node is no reason to lose a batch.
 #[test]
 fn without_nodes_objects_go_to_their_spans() {

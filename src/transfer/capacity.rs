@@ -12,6 +12,9 @@ const BYTES: [usize; 2] = [1 << 20, 8 << 20];
 const LARGER: [usize; 2] = [64 << 10, 256 << 10];
 const LARGER_THAN: usize = 512;
 
+/// Bytes of objects beyond which those that are neighbours go home.
+const IN_ORDER: usize = 32 << 10;
+
 /// How often, at most, to look for what nobody takes, in milliseconds.
 pub const LOOK_EVERY_MS: u64 = 250;
 /// Look also when the heap grew by so many bytes since: what waits here may keep what would do instead.
@@ -34,6 +37,11 @@ pub fn limit(class: Class, doublings: u8) -> u32 {
     let start = (start / node).clamp(2, NODES[0]);
     let most = (most / node).clamp(4, NODES[1]);
     (start << doublings.min(8)).min(most) as u32
+}
+
+/// How many nodes wait at most where objects come in the order of their addresses.
+pub fn in_order(class: Class) -> u32 {
+    (IN_ORDER / (class.batch() * class.size())) as u32
 }
 
 /// Whether one more doubling would change anything.

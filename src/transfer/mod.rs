@@ -1,7 +1,8 @@
 //! The transfer cache: batches on their way between threads, one lock-free stack per class.
 //!
 //! A thread cache that runs dry pops a node, one that overflows pushes one; either is a single
-//! compare-and-swap for up to 62 objects. Empty nodes wait on one more stack of the same kind.
+//! compare-and-swap for up to 62 objects. Empty nodes wait on one more stack of the same kind. Neighbours go home
+//! once some wait.
 
 pub mod capacity;
 pub mod node;
@@ -12,7 +13,7 @@ use crate::base::sync::Ordering::Relaxed;
 use crate::base::sync::unseen::{AtomicU8, AtomicU32, AtomicU64};
 use crate::base::units::BATCH;
 use crate::os::Os;
-use crate::span::Objects;
+use crate::span::{self, Objects};
 use core::ptr;
 use crossbeam_utils::CachePadded;
 use node::{Batch, Nodes};
@@ -302,6 +303,12 @@ impl<B: Objects> Objects for Transfer<B> {
 
     fn give_noting(&self, class: Class, objects: &mut [*mut u8], leaving: impl FnOnce()) {
         let shelf = &self.shelves[class.index()];
+        // What was built in order and is dropped in order would be handed out in ever less of an order from here; from
+        // its spans it comes by rising addresses again. A little that comes and goes does not get out of the caches.
+        if shelf.full.count() >= capacity::in_order(class) && span::are_neighbours(class, objects) {
+            leaving();
+            return self.below.give_neighbours(class, objects);
+        }
         let limit = match self.below.is_thin(class) {
             true => 0,
             false => capacity::limit(class, shelf.doublings.load(Relaxed)),
