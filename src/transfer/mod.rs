@@ -305,7 +305,7 @@ impl<B: Objects> Objects for Transfer<B> {
         let shelf = &self.shelves[class.index()];
         // What was built in order and is dropped in order would be handed out in ever less of an order from here; from
         // its spans it comes by rising addresses again. A little that comes and goes does not get out of the caches.
-        if shelf.full.count() >= capacity::in_order(class) && span::are_neighbours(class, objects) {
+        if span::are_neighbours(class, objects) && shelf.full.count() >= capacity::in_order(class) {
             leaving();
             return self.below.give_neighbours(class, objects);
         }
