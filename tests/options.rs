@@ -5,6 +5,7 @@ mod common;
 
 use common::child;
 use spandrel::front::{building::pages, config};
+use spandrel::os::Os;
 use spandrel::{Configured, Decay, HugepagePolicy, Options};
 use std::time::Duration;
 
@@ -64,4 +65,18 @@ fn code_may_change_its_mind() {
         return;
     }
     child::passes_with(NAME, "");
+}
+
+/// A share of nothing limits nothing: that is said where there is no limit to have a share of, and only there.
+#[test]
+fn a_share_of_no_limit_is_told() {
+    const NAME: &str = "a_share_of_no_limit_is_told";
+    if child::is(NAME) {
+        drop(vec![1]);
+        return;
+    }
+    let (_, errors) = child::passes_with(NAME, "soft=75%");
+    let told = "spandrel: SPANDREL: soft is a share of the cgroup's limit, and there is none: nothing is limited\n";
+    let limited = pages().os().memory_limit().is_some();
+    assert_eq!(errors, if limited { "" } else { told });
 }

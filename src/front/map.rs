@@ -143,12 +143,17 @@ pub(super) fn is_periodic() -> bool {
 /// between two as one takes.
 pub(super) fn tick() {
     let now = || pages().os().now_ms();
-    let (begun, next) = (now(), NEXT.load(Relaxed));
-    if begun >= next && NEXT.compare_exchange(next, u64::MAX, Relaxed, Relaxed).is_ok() {
+    let (begun, next, every) = (now(), NEXT.load(Relaxed), EVERY.load(Relaxed));
+    // A child of `fork` that finds a snapshot under way, and not whose, waits no longer than for any other.
+    if begun >= next && NEXT.compare_exchange(next, begun + every, Relaxed, Relaxed).is_ok() {
         write_named();
-        let ended = now();
-        NEXT.store(ended + EVERY.load(Relaxed).max(ended - begun), Relaxed);
+        NEXT.fetch_max(due(begun, now(), every), Relaxed);
     }
+}
+
+/// When the next snapshot is due after one that began and ended then.
+fn due(begun: u64, ended: u64, every: u64) -> u64 {
+    ended + every.max(ended - begun)
 }
 
 extern "C" fn on_signal(_: c_int) {
@@ -158,5 +163,17 @@ extern "C" fn on_signal(_: c_int) {
 extern "C" fn at_exit() {
     if NAMED[0].load(Relaxed) != 0 && ENDED.swap(pid(), Relaxed) != pid() {
         write_named();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::due;
+
+    #[test]
+    fn a_program_gets_as_much_time_as_a_snapshot() {
+        assert_eq!(due(1000, 1003, 100), 1103);
+        assert_eq!(due(1000, 1700, 5), 2400, "not at once, although one was due at 1005");
+        assert_eq!(due(1000, 1000, 1), 1001);
     }
 }

@@ -20,6 +20,7 @@
 //!   and so comes after it in the word's order.
 
 mod inherit;
+mod order;
 mod shed;
 pub mod state;
 mod survey;
@@ -36,6 +37,8 @@ use crate::os::Os;
 use crate::page::{Grain, PageHeap, Window};
 use core::ptr::NonNull;
 use crossbeam_utils::CachePadded;
+pub use order::are_neighbours;
+use order::worth_sorting;
 use state::{Offer, State};
 pub use table::{Span, SpanTable};
 
@@ -596,34 +599,6 @@ fn before(out: &mut [*mut u8], got: usize) -> &mut [*mut u8] {
 
 /// Objects up to this size, a small page, leave no page of a span in use untouched.
 const DENSE: usize = 4096;
-
-/// Whether to sort objects that come home, so that those of one word of bits are neighbours: not if they are
-/// so already, as where a program drops what it built, nor if they come from so many words that hardly two
-/// share one.
-fn worth_sorting(class: Class, objects: &[*mut u8]) -> bool {
-    let shift = (64 * class.size()).min(class.span_bytes()).ilog2();
-    let (mut turns, mut low, mut high, mut last) = (0, usize::MAX, 0, 0);
-    for object in objects {
-        let word = object.addr() >> shift;
-        turns += usize::from(word != last);
-        (low, high, last) = (low.min(word), high.max(word), word);
-    }
-    turns * 4 > objects.len() && high - low < objects.len() * SPREAD
-}
-
-/// Whether objects lie so nearly in a row that they go home by a few exchanges. A guess, from one of a few.
-pub fn are_neighbours(class: Class, objects: &[*mut u8]) -> bool {
-    let near = STEP * 4 * class.size();
-    let steps = objects.windows(STEP + 1).step_by(STEP);
-    let wide = |step: &[*mut u8]| step[0].addr().abs_diff(step[STEP].addr()) > near;
-    objects.len() > 2 * STEP && steps.map(wide).filter(|&wide| wide).nth(1).is_none()
-}
-
-/// Of how many objects one is looked at, to see whether they are neighbours.
-const STEP: usize = 8;
-
-/// A batch from this many times as many words of bits as it has objects is not sorted.
-const SPREAD: usize = 4;
 
 /// A span with this much free is worth a search; less would list and unlist it for every object.
 const fn worth_listing(objects: u32) -> u32 {

@@ -1,4 +1,4 @@
-/* Binary trees: one that stays, and many that are built, walked and dropped. */
+/* Binary trees: one that stays, and many that are built, walked and dropped. `trees [DEPTH]`: of the deepest, 18. */
 #include "common.h"
 
 typedef struct node {
@@ -21,8 +21,8 @@ static void drop(node *n) {
     free(n);
 }
 
-int main(void) {
-    const int deepest = 18;
+int main(int argc, char **argv) {
+    const int deepest = argc > 1 ? atoi(argv[1]) : 18;
     node *stays = build(deepest);
     for (int depth = 4; depth <= deepest; depth += 2) {
         long nodes = 0;

@@ -75,7 +75,8 @@ pub static KEYS: [Key; 17] = [
             options.stats = Some(match value {
                 b"exit" => true,
                 b"off" => false,
-                _ => is_path(value).then_some(true)?,
+                _ if is_path(value) => true,
+                _ => return None,
             });
             Some(())
         },
@@ -113,7 +114,8 @@ pub static KEYS: [Key; 17] = [
         set: |options, value| {
             options.map = Some(match value {
                 b"off" => false,
-                _ => is_path(value).then_some(true)?,
+                _ if is_path(value) => true,
+                _ => return None,
             });
             Some(())
         },
@@ -145,7 +147,8 @@ pub static KEYS: [Key; 17] = [
         set: |options, value| {
             options.trace = Some(match value {
                 b"off" => false,
-                _ => is_path(value).then_some(true)?,
+                _ if is_path(value) => true,
+                _ => return None,
             });
             Some(())
         },
@@ -189,7 +192,8 @@ pub static KEYS: [Key; 17] = [
         set: |options, value| {
             options.profile_file = Some(match value {
                 b"off" => false,
-                _ => is_path(value).then_some(true)?,
+                _ if is_path(value) => true,
+                _ => return None,
             });
             Some(())
         },
