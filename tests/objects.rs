@@ -236,31 +236,41 @@ fn a_batch_comes_back_as_it_went() {
     balanced(tower, 0);
 }
 
+/// There is room for what was refused and is wanted again, unless it is far too much.
 #[test]
-fn what_does_not_fit_goes_below_and_the_limit_follows_demand() {
+fn what_does_not_fit_goes_below_and_the_room_follows_demand() {
     let tower = tower(4 * KIB);
-    let (floor, class) = (tower.below(), class(1024));
-    let limit = |doublings| capacity::limit(class, doublings) as usize * class.batch();
-    let all = |count: usize| {
-        (0..count / class.batch()).flat_map(|_| take(floor, class, class.batch())).collect()
+    let (floor, class) = (tower.below(), class(256));
+    let first = capacity::at_first(class) as usize;
+    // A wave of so many batches: taken, and given back in another order. How many wait then.
+    let wave = |batches: usize| {
+        let taken = (0..batches).flat_map(|_| take(floor, class, BATCH)).collect();
+        give(floor, scattered(taken, batches));
+        floor.counts(class).objects / BATCH
     };
-    let give_all = |objects: Vec<Object>| {
-        let mut objects = objects;
-        while !objects.is_empty() {
-            let rest = objects.split_off(class.batch().min(objects.len()));
-            give(floor, objects);
-            objects = rest;
-        }
-    };
-    for doublings in 0..2 {
-        // Refused once, and then missed: twice the room next time.
-        let objects: Vec<Object> = all(limit(doublings) * 3);
-        give_all(objects);
-        assert_eq!(floor.counts(class).objects, limit(doublings), "{doublings} doublings");
-        assert!(floor.counts(class).refusals > 0);
-    }
+    assert_eq!(wave(first * 3), first, "as much as at first");
+    let refusals = floor.counts(class).refusals;
+    assert_eq!(refusals, first as u64 * 2);
+    assert_eq!(wave(first * 3), first * 3, "all of it");
+    assert_eq!(floor.counts(class).refusals, refusals);
+    let most = 512;
+    wave(most);
+    assert_eq!(wave(most), most, "all there may be");
+    wave(most * 2);
+    let few = wave(most * 2);
+    assert!(few > 0 && few < first, "{few}");
+    assert_eq!(wave(most * 2), few);
     floor.flush();
     balanced(tower, 0);
+}
+
+/// Objects in an order in which none lies beside the next.
+fn scattered(objects: Vec<Object>, batches: usize) -> Vec<Object> {
+    let mut dealt: Vec<Vec<Object>> = (0..batches).map(|_| Vec::new()).collect();
+    for (i, object) in objects.into_iter().enumerate() {
+        dealt[i % batches].push(object);
+    }
+    dealt.into_iter().flatten().collect()
 }
 
 /// Beyond a few batches: those that were built and are dropped in order, but not what is scattered.
@@ -271,19 +281,15 @@ fn neighbours_go_home() {
     let (floor, class) = (tower.below(), class(64));
     let few = capacity::in_order(class) as usize;
     assert!(few > 0 && few < BATCHES);
-    for scattered in [false, true] {
+    for in_order in [true, false] {
         let mut objects: Vec<Object> =
             (0..BATCHES).flat_map(|_| take(floor, class, BATCH)).collect();
         objects.sort_by_key(Object::addr);
-        if scattered {
-            let mut batches: Vec<Vec<Object>> = (0..BATCHES).map(|_| Vec::new()).collect();
-            for (i, object) in objects.drain(..).enumerate() {
-                batches[i % BATCHES].push(object);
-            }
-            objects = batches.into_iter().flatten().collect();
+        if !in_order {
+            objects = scattered(objects, BATCHES);
         }
         give(floor, objects);
-        let waiting = if scattered { BATCHES } else { few };
+        let waiting = if in_order { few } else { BATCHES };
         assert_eq!(floor.counts(class).objects, waiting * BATCH);
         assert_eq!(floor.counts(class).refusals, 0);
         floor.flush();

@@ -6,6 +6,9 @@ use crate::base::classes::Class;
 /// small objects and takes them again pays 3.6 ns an object through here and 21 through the spans (the
 /// row `shuffled/t1` of the peers, with 16 and 128 nodes).
 const NODES: [usize; 2] = [64, 512];
+/// Nodes there is room for where the most would hold only a part of what comes and is wanted again: of a wave in
+/// random order any part keeps nearly all spans, and saves as little as it is small.
+const FEW: u32 = 16;
 /// The same in bytes of objects.
 const BYTES: [usize; 2] = [1 << 20, 8 << 20];
 /// The same for objects larger than [`LARGER_THAN`], of which a few keep much memory.
@@ -25,28 +28,37 @@ pub fn surplus(unused: u32) -> u32 {
     unused - unused / 4
 }
 
-/// Bytes of objects that a class has room for at first and at most.
-const fn room(class: Class) -> [usize; 2] {
-    if class.size() > LARGER_THAN { LARGER } else { BYTES }
+/// Nodes that a class has room for at first and at most.
+fn bounds(class: Class) -> [u32; 2] {
+    let node = class.batch() * class.size();
+    let [first, most] = if class.size() > LARGER_THAN { LARGER } else { BYTES };
+    [(first / node).clamp(2, NODES[0]) as u32, (most / node).clamp(4, NODES[1]) as u32]
 }
 
-/// The limit after it was doubled `doublings` times.
-pub fn limit(class: Class, doublings: u8) -> u32 {
-    let node = class.batch() * class.size();
-    let [start, most] = room(class);
-    let start = (start / node).clamp(2, NODES[0]);
-    let most = (most / node).clamp(4, NODES[1]);
-    (start << doublings.min(8)).min(most) as u32
+/// Nodes that a class has room for at first.
+pub fn at_first(class: Class) -> u32 {
+    bounds(class)[0]
+}
+
+/// The room for a class that found no node and had `refused` of them refused since it last found none: what
+/// would have held them all, or at least four in five; else [`FEW`].
+pub fn after_miss(class: Class, room: u32, refused: u32) -> u32 {
+    let [_, most] = bounds(class);
+    match room.saturating_add(refused) {
+        all if all <= most + most / 4 => all.min(most),
+        _ => FEW.min(most),
+    }
+}
+
+/// The room for a class of which some was not wanted.
+pub fn after_trim(class: Class, room: u32) -> u32 {
+    let first = at_first(class);
+    if room > first { (room / 2).max(first) } else { room }
 }
 
 /// How many nodes wait at most where objects come in the order of their addresses.
 pub fn in_order(class: Class) -> u32 {
     (IN_ORDER / (class.batch() * class.size())) as u32
-}
-
-/// Whether one more doubling would change anything.
-pub fn may_double(class: Class, doublings: u8) -> bool {
-    limit(class, doublings.saturating_add(1)) > limit(class, doublings)
 }
 
 #[cfg(all(test, not(spandrel_model)))]
@@ -58,16 +70,34 @@ mod tests {
     fn bounded_at_first_and_for_ever() {
         for class in Class::all() {
             let node = class.batch() * class.size();
-            let [start, most] = room(class);
-            let first = limit(class, 0) as usize * node;
-            assert!(first <= start.max(4 * node));
-            assert!(first >= start / 4 || limit(class, 0) == NODES[0] as u32, "{class:?}");
-            let mut doublings = 0;
-            while may_double(class, doublings) {
-                doublings += 1;
+            let [first, most] = if class.size() > LARGER_THAN { LARGER } else { BYTES };
+            let room = at_first(class);
+            assert!(room as usize * node <= first.max(4 * node));
+            assert!(room as usize * node >= first / 4 || room == NODES[0] as u32, "{class:?}");
+            for refused in (0..2000).chain([u32::MAX]) {
+                for from in [0, FEW, room] {
+                    let next = after_miss(class, from, refused);
+                    assert!(next <= MAX_COUNT && next as usize * node <= most.max(4 * node));
+                }
             }
-            assert!(limit(class, doublings) as usize * node <= most.max(4 * node));
-            assert!(limit(class, u8::MAX) <= MAX_COUNT);
         }
+    }
+
+    #[test]
+    fn room_for_what_fits_and_little_for_what_does_not() {
+        let class = Class::of(16, 8).unwrap();
+        let [first, most] = bounds(class);
+        assert_eq!((first, most), (64, 512));
+        assert_eq!(after_miss(class, first, 0), first);
+        assert_eq!(after_miss(class, first, 100), 164, "all of a wave");
+        assert_eq!(after_miss(class, first, most), most, "most of it");
+        assert_eq!(after_miss(class, first, 2 * most), FEW, "a small part");
+        // So it stays while the waves do, and grows with the first that fits.
+        assert_eq!(after_miss(class, FEW, 2 * most), FEW);
+        assert_eq!(after_miss(class, FEW, 100), 116);
+
+        assert_eq!(after_trim(class, most), most / 2);
+        assert_eq!(after_trim(class, first + 1), first);
+        assert_eq!(after_trim(class, FEW), FEW);
     }
 }

@@ -35,16 +35,28 @@ pub struct Transfer<B> {
 #[derive(Debug)]
 struct Shelf {
     full: Stack,
-    /// How often the limit was doubled. Any thread; a lost update costs one doubling.
-    doublings: AtomicU8,
-    /// 1 after a push was refused, until the next miss.
-    refused: AtomicU8,
+    /// Nodes it has room for, and one; 0 until that is not what it was at first. Any thread; a lost update costs
+    /// one decision.
+    room: AtomicU32,
+    /// Nodes refused since the last miss. Any thread; a lost update makes the next decision a little worse.
+    refused: AtomicU32,
     /// The fewest nodes since the last look. Any thread; a lost update costs one look.
     low: AtomicU32,
     /// 1 after a node was taken, until the next look.
     taken: AtomicU8,
     misses: AtomicU64,
     refusals: AtomicU64,
+}
+
+impl Shelf {
+    /// How many nodes may wait.
+    fn room(&self, class: Class) -> u32 {
+        self.room.load(Relaxed).checked_sub(1).unwrap_or_else(|| capacity::at_first(class))
+    }
+
+    fn set_room(&self, nodes: u32) {
+        self.room.store(nodes + 1, Relaxed);
+    }
 }
 
 /// One class's counts at one moment.
@@ -69,8 +81,8 @@ impl<B: Objects> Transfer<B> {
                 shelves: array![
                     CachePadded::new(Shelf {
                         full: Stack::new(),
-                        doublings: AtomicU8::new(0),
-                        refused: AtomicU8::new(0),
+                        room: AtomicU32::new(0),
+                        refused: AtomicU32::new(0),
                         low: AtomicU32::new(0),
                         taken: AtomicU8::new(0),
                         misses: AtomicU64::new(0),
@@ -123,8 +135,7 @@ impl<B: Objects> Transfer<B> {
             if unused > 0 {
                 let surplus = if growing { unused } else { capacity::surplus(unused) };
                 self.give_back(class, surplus);
-                let doublings = shelf.doublings.load(Relaxed);
-                shelf.doublings.store(doublings.saturating_sub(1), Relaxed);
+                shelf.set_room(capacity::after_trim(class, shelf.room(class)));
             }
             shelf.low.store(shelf.full.count(), Relaxed);
             shelf.taken.store(0, Relaxed);
@@ -247,12 +258,10 @@ impl<B: Objects> Objects for Transfer<B> {
         }
         let shelf = &self.shelves[class.index()];
         shelf.misses.fetch_add(1, Relaxed);
-        if shelf.refused.load(Relaxed) != 0 {
+        let refused = shelf.refused.load(Relaxed);
+        if refused != 0 {
             shelf.refused.store(0, Relaxed);
-            let doublings = shelf.doublings.load(Relaxed);
-            if capacity::may_double(class, doublings) {
-                shelf.doublings.store(doublings + 1, Relaxed);
-            }
+            shelf.set_room(capacity::after_miss(class, shelf.room(class), refused));
         }
         self.tick();
         match self.below.take(class, out) {
@@ -309,10 +318,7 @@ impl<B: Objects> Objects for Transfer<B> {
             leaving();
             return self.below.give_neighbours(class, objects);
         }
-        let limit = match self.below.is_thin(class) {
-            true => 0,
-            false => capacity::limit(class, shelf.doublings.load(Relaxed)),
-        };
+        let limit = if self.below.is_thin(class) { 0 } else { shelf.room(class) };
         let node = if shelf.full.count() < limit {
             self.empty.pop(&self.nodes).or_else(|| self.nodes.make(self.below.os()))
         } else {
@@ -329,7 +335,8 @@ impl<B: Objects> Objects for Transfer<B> {
             leaving();
         }
         shelf.refusals.fetch_add(1, Relaxed);
-        shelf.refused.store(1, Relaxed);
+        let refused = shelf.refused.load(Relaxed);
+        shelf.refused.store(refused.saturating_add(1), Relaxed);
         self.below.give(class, objects);
     }
 }
