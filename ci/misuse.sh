@@ -20,7 +20,7 @@ packages=(gcc g++ libjemalloc2 libmimalloc2.0 libtcmalloc-minimal4 libclang-rt-1
 dpkg -s "${packages[@]}" >/dev/null 2>&1 ||
     { $sudo apt-get update -qq && $sudo apt-get install -qqy --no-install-recommends "${packages[@]}"; } >/dev/null
 
-cargo build --quiet --release -p capi
+cargo build --quiet --release -p capi -p capi-sized
 cc -O1 -g -w -fno-builtin -pthread -o "$work/misuse" capi/tests/programs/misuse.c -lstdc++
 
 # As its own makefile builds it, but for a compiler of 2022.
@@ -43,7 +43,7 @@ lib=/usr/lib/$(gcc -print-multiarch)
 scudo=$(find /usr/lib/llvm-14 -name "libclang_rt.scudo_standalone-$(uname -m).so" 2>/dev/null | head -1)
 names=("Spandrel" "Spandrel, checked" glibc jemalloc mimalloc tcmalloc scudo hardened_malloc)
 spandrel=$(realpath "$target/release/libspandrel.so")
-libraries=("$spandrel" "$spandrel" "" "$lib/libjemalloc.so.2" "$lib/libmimalloc.so.2.0"
+libraries=("$spandrel" "$spandrel:${spandrel%.so}_sized.so" "" "$lib/libjemalloc.so.2" "$lib/libmimalloc.so.2.0"
     "$lib/libtcmalloc_minimal.so.4" "$scudo"
     "$work/libhardened_malloc.so")
 options=("" "check=on" "" "" "" "" "" "")
@@ -71,7 +71,7 @@ table() {
     local i misuse row o
     local -a there=() stopped=() broken=()
     for i in "${!names[@]}"; do
-        if [ -z "${libraries[i]}" ] && [ "${names[i]}" != glibc ] || [ -n "${libraries[i]}" ] && [ ! -e "${libraries[i]}" ]; then
+        if [ -z "${libraries[i]}" ] && [ "${names[i]}" != glibc ] || [ -n "${libraries[i]}" ] && [ ! -e "${libraries[i]%%:*}" ]; then
             echo "ci/misuse: no ${names[i]} here" >&2
         else
             there+=("$i") && stopped[i]=0 && broken[i]=0

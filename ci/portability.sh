@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Other targets: what builds, what runs, what is refused.
 #
-#   ci/portability.sh        checks spandrel and the C door for aarch64 (glibc and musl) and x86-64 musl; runs the
+#   ci/portability.sh        checks spandrel, the C door and the sized deletes for aarch64 (glibc and musl) and x86-64 musl; runs the
 #                            seeded tests on musl, and on aarch64 under qemu; sees 32 bits refused by name
 #
 # Needs rustup (targets are added), and on Debian gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and
@@ -24,7 +24,7 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
 
 for triple in aarch64-unknown-linux-gnu aarch64-unknown-linux-musl x86_64-unknown-linux-musl; do
-    cargo check --quiet -p spandrel -p capi --target "$triple"
+    cargo check --quiet -p spandrel -p capi -p capi-sized --target "$triple"
     echo "$triple: checked"
 done
 cargo test --quiet --release -p fuzz --target x86_64-unknown-linux-musl --test seeded -- caches c_door

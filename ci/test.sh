@@ -31,7 +31,7 @@ part_clippy() {
 part_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p spandrel; }
 # Not the models, which are empty without their checkers.
 part_debug() {
-    need gcc
+    need gcc && need g++
     cargo test --quiet --workspace --exclude fuzz --exclude loom_tests
 }
 # Heap profiles are read by the tool they are written for. (Leaks of C, C++ and Rust programs: capi.)

@@ -1,4 +1,4 @@
-//! Builds the preloadable library and hands it to the command, which carries it inside (`library.rs`).
+//! Builds the preloadable libraries and hands them to the command, which carries them inside (`library.rs`).
 //! So `cargo install` of this crate alone gives a command that works, and the two never differ.
 
 use std::collections::hash_map::DefaultHasher;
@@ -16,14 +16,15 @@ fn main() {
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("set by cargo"));
     let target = env::var("TARGET").expect("set by cargo");
-    // TARGET_DIRECTORY/PROFILE/build/PACKAGE/out. The library is the same in every profile of the command, so they
+    // TARGET_DIRECTORY/PROFILE/build/PACKAGE/out. The libraries are the same in every profile of the command, so they
     // share one directory; it is one of its own because the outer cargo holds the lock of the other.
     let directory = out.ancestors().nth(4).expect("cargo's folders").join("library");
 
     let mut cargo = Command::new(env::var_os("CARGO").expect("set by cargo"));
     cargo
         .current_dir(root)
-        .args(["build", "--quiet", "--profile", "fat", "--package", "capi", "--lib"])
+        .args(["build", "--quiet", "--profile", "fat", "--lib"])
+        .args(["--package", "capi", "--package", "capi-sized"])
         .args(["--target", &target, "--target-dir"])
         .arg(&directory)
         // What the outer cargo says about the command is not meant for the library; clippy's driver
@@ -35,12 +36,15 @@ fn main() {
         cargo.env_remove(name);
     }
     let status = cargo.status().expect("cargo can be run");
-    assert!(status.success(), "the library libspandrel.so could not be built");
+    assert!(status.success(), "the libraries could not be built");
 
-    let built = directory.join(&target).join("fat/libspandrel.so");
-    let bytes = fs::read(&built).expect("the library just built");
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&bytes);
-    println!("cargo::rustc-env=SPANDREL_LIBRARY={}", built.display());
-    println!("cargo::rustc-env=SPANDREL_LIBRARY_NAME=libspandrel-{:016x}.so", hasher.finish());
+    for (name, variable) in [("libspandrel", "LIBRARY"), ("libspandrel_sized", "SIZED")] {
+        let built = directory.join(&target).join("fat").join(name).with_extension("so");
+        let bytes = fs::read(&built).expect("the library just built");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&bytes);
+        let name = format!("{name}-{:016x}.so", hasher.finish());
+        println!("cargo::rustc-env=SPANDREL_{variable}={}", built.display());
+        println!("cargo::rustc-env=SPANDREL_{variable}_NAME={name}");
+    }
 }

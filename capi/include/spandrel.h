@@ -10,7 +10,8 @@
  * answers may be used. malloc_stats prints a snapshot to standard error, malloc_info one as XML;
  * malloc_trim returns what can be returned. mallopt takes glibc's parameters and has no use for them.
  *
- * operator new and delete are not here: the C++ runtime's own call malloc and free.
+ * operator new and delete are not here: the C++ runtime's own call malloc and free. The size that sized delete is given
+ * comes here by a second library, for checked mode: LD_PRELOAD="libspandrel.so libspandrel_sized.so" PROGRAM.
  *
  * Misuse that is seen stops the process with one line that says what was done to which address: a block
  * freed twice, an address that is not the start of a block.
@@ -60,6 +61,11 @@ int spandrel_check(int mode) SPANDREL_NOTHROW;
 /* Puts one small block in `every` between closed pages from now on, 0: no more. Answers 0, or ENOMEM. The
  * same at start: SPANDREL=guard=5000. */
 int spandrel_guard(unsigned every) SPANDREL_NOTHROW;
+
+/* In checked mode: stops the process if `block` is one that operator new of the C++ runtime has not made for `size`, and
+ * `alignment` (0: as the forms without one). Says nothing of what is no live block, or was there before the mode was
+ * switched on; frees nothing. libspandrel_sized.so calls it before every sized delete. */
+void spandrel_sized_delete(const void *block, size_t size, size_t alignment) SPANDREL_NOTHROW;
 
 /* Starts a heap profile with a sample every so many bytes on average (0: 512 KiB; 1: every block). One that
  * is under way is forgotten. Answers 0, or ENOMEM. */

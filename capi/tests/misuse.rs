@@ -1,11 +1,12 @@
-//! What comes of each misuse in C, by default and in checked mode: the exact line on standard error, or that
-//! the program goes on, unharmed or not.
+//! What comes of each misuse in C, by default and in checked mode (there with the sized deletes preloaded): the exact
+//! line on standard error, or that the program goes on, unharmed or not.
 
 mod common;
 
-use common::{compile, run_with};
+use common::{compile, run_on, run_sized, run_with, sized};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
+use std::process::Output;
 use std::sync::OnceLock;
 
 /// What is expected. `{blame}` and `{block}` stand for the addresses that the program says.
@@ -32,7 +33,12 @@ fn program() -> &'static PathBuf {
 
 #[track_caller]
 fn ends(name: &str, options: &str, expect: &Expect) {
-    let output = run_with(program(), &[name], options);
+    let run = if options.contains("check=") { run_sized } else { run_with };
+    expects(run(program(), &[name], options), &format!("{name} {options}"), expect);
+}
+
+#[track_caller]
+fn expects(output: Output, what: &str, expect: &Expect) {
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     let address = |key: &str| {
@@ -50,10 +56,10 @@ fn ends(name: &str, options: &str, expect: &Expect) {
         Unharmed => (String::new(), Some(0)),
         Broken => (String::new(), Some(3)),
     };
-    assert_eq!(errors, message, "{name} {options}: {}", output.status);
-    assert_eq!(output.status.code(), code, "{name} {options}: {}", output.status);
+    assert_eq!(errors, message, "{what}: {}", output.status);
+    assert_eq!(output.status.code(), code, "{what}: {}", output.status);
     if code.is_none() {
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name} {options}");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{what}");
     }
 }
 
@@ -91,6 +97,8 @@ misuses! {
         "free of an address this allocator does not own: {blame}: in {program}";
     free_null_page: Dies(FOREIGN),
         "free of an address this allocator does not own: {blame}: not mapped";
+    sized_delete: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 1000 bytes";
     free_sized_wrongly: Unharmed,
         "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 200 bytes";
     free_aligned_wrongly: Unharmed,
@@ -154,11 +162,50 @@ fn past_a_large_one() {
     assert_eq!(output.status.signal(), Some(libc::SIGABRT));
 }
 
-/// C++'s sized delete goes through the C++ runtime, which keeps the size to itself.
+/// Alone, the library does not learn the size: the C++ runtime keeps it to itself. Nor is it looked at out of checked mode.
 #[test]
-fn sized_delete() {
-    ends("sized_delete", "", &Unharmed);
-    ends("sized_delete", "check=on", &Unharmed);
+fn sized_delete_unseen() {
+    let name = "sized_delete";
+    expects(run_with(program(), &[name], "check=on"), "without the second library", &Unharmed);
+    expects(run_sized(program(), &[name], ""), "unchecked", &Unharmed);
+    expects(run_on(program(), &[name], Some(&sized())), "without the first library", &Unharmed);
+}
+
+/// The stack of a sized delete begins where it was called.
+#[test]
+fn sized_delete_with_stacks() {
+    let output = run_sized(program(), &["sized_delete"], "check=stacks");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let (_, here) = errors.split_once("\n  here\n").expect("a stack of this call");
+    assert!(here.contains("main at misuse.c:") && !here.contains("libspandrel"), "{errors}");
+}
+
+/// What C++ programs do to a block with a sized delete, as they do it.
+#[test]
+fn sized_delete_in_cxx() {
+    let program = compile("cxx/sized_wrong.cc", "sized_wrong", &[]);
+    for (name, words) in [
+        ("base", "100 bytes at {block}, live, aligned to 16, given back as 4 bytes"),
+        ("array", "68 bytes at {block}, live, aligned to 16, given back as 4 bytes"),
+        ("plain", "4 bytes at {block}, live, aligned to 8, given back as 84 bytes"),
+        ("allocator", "400 bytes at {block}, live, aligned to 16, given back as 404 bytes"),
+        ("nothing", "1 byte at {block}, live, aligned to 8, given back as 2 bytes"),
+        (
+            "aligned",
+            "192 bytes at {block}, live, aligned to 64, given back as 64 bytes aligned to 64",
+        ),
+        (
+            "alignment",
+            "256 bytes at {block}, live, aligned to 256, given back as 256 bytes aligned to 64",
+        ),
+    ] {
+        let message = format!(
+            "free with a size or alignment that is not the block's: {{block}}: a block of {words}"
+        );
+        let dies = Dies(Box::leak(message.into_boxed_str()));
+        expects(run_sized(&program, &[name], "check=on"), name, &dies);
+        expects(run_sized(&program, &[name], ""), name, &Unharmed);
+    }
 }
 
 /// What kills is the misuse: the same program without one ends well, whoever watches.

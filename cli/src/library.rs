@@ -1,6 +1,7 @@
-//! The preloadable library: carried inside the command, written to a cache directory at its first use.
+//! The preloadable library, and that of C++'s sized deletes: carried inside the command, each written to a cache
+//! directory at its first use.
 //!
-//! `build.rs` builds it; the file's name holds a hash of its bytes, so commands of different builds keep
+//! `build.rs` builds them; a file's name holds a hash of its bytes, so commands of different builds keep
 //! theirs apart. A file that is there already is used only if its bytes are the library's and nobody but
 //! this user and root may change it or its directory.
 
@@ -15,8 +16,18 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-static LIBRARY: &[u8] = include_bytes!(env!("SPANDREL_LIBRARY"));
-const NAME: &str = env!("SPANDREL_LIBRARY_NAME");
+/// A file inside the command.
+struct Carried {
+    name: &'static str,
+    bytes: &'static [u8],
+}
+
+static LIBRARY: Carried = Carried {
+    name: env!("SPANDREL_LIBRARY_NAME"),
+    bytes: include_bytes!(env!("SPANDREL_LIBRARY")),
+};
+static SIZED: Carried =
+    Carried { name: env!("SPANDREL_SIZED_NAME"), bytes: include_bytes!(env!("SPANDREL_SIZED")) };
 
 /// A file to preload: the one the user names, or the one inside this command.
 ///
@@ -26,8 +37,17 @@ const NAME: &str = env!("SPANDREL_LIBRARY_NAME");
 pub fn path(named: Option<&Path>) -> Result<PathBuf> {
     match named {
         Some(path) => Ok(check(path)?),
-        None => Ok(extract(&candidates())?),
+        None => Ok(LIBRARY.extract(&candidates())?),
     }
+}
+
+/// A file to preload behind that one in checked mode: C++'s sized deletes, which tell it what size they are given.
+///
+/// # Errors
+///
+/// A [`Refusal`] when no directory can hold it.
+pub fn sized() -> Result<PathBuf, Refusal> {
+    SIZED.extract(&candidates())
 }
 
 /// Checks that a file can be preloaded to serve `malloc`, and gives its absolute path.
@@ -80,44 +100,48 @@ fn candidates() -> Vec<PathBuf> {
         .collect()
 }
 
-fn extract(candidates: &[PathBuf]) -> Result<PathBuf, Refusal> {
-    let mut tried = String::new();
-    for directory in candidates {
-        match keep(directory) {
-            Ok(path) => return Ok(path),
-            Err(why) => tried.push_str(&format!("\n  {}: {why}", directory.display())),
+impl Carried {
+    fn extract(&self, candidates: &[PathBuf]) -> Result<PathBuf, Refusal> {
+        let mut tried = String::new();
+        for directory in candidates {
+            match self.keep(directory) {
+                Ok(path) => return Ok(path),
+                Err(why) => tried.push_str(&format!("\n  {}: {why}", directory.display())),
+            }
         }
+        Err(Refusal::new(
+            FAILED,
+            format!(
+                "no directory can hold the library (set XDG_CACHE_HOME to one that can):{tried}"
+            ),
+        ))
     }
-    Err(Refusal::new(
-        FAILED,
-        format!("no directory can hold the library (set XDG_CACHE_HOME to one that can):{tried}"),
-    ))
-}
 
-/// The library as a file in `directory`, written there if it is not yet.
-fn keep(directory: &Path) -> Result<PathBuf> {
-    if !listable(directory) {
-        anyhow::bail!("LD_PRELOAD cannot hold a relative path, or one with a space or a colon");
+    /// The library as a file in `directory`, written there if it is not yet.
+    fn keep(&self, directory: &Path) -> Result<PathBuf> {
+        if !listable(directory) {
+            anyhow::bail!("LD_PRELOAD cannot hold a relative path, or one with a space or a colon");
+        }
+        DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
+        // Not followed: in /tmp the name may be somebody else's link.
+        ours(&fs::symlink_metadata(directory)?, fs::Metadata::is_dir)?;
+        if mounted_noexec(directory) {
+            anyhow::bail!("mounted noexec");
+        }
+        let path = directory.join(self.name);
+        if fs::symlink_metadata(&path)
+            .is_ok_and(|metadata| ours(&metadata, fs::Metadata::is_file).is_ok())
+            && fs::read(&path).is_ok_and(|bytes| bytes == self.bytes)
+        {
+            return Ok(path);
+        }
+        // A name of its own and a rename: two commands that start at once do not see half a file.
+        let mut file = tempfile::NamedTempFile::new_in(directory)?;
+        file.write_all(self.bytes)?;
+        file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
+        file.persist(&path)?;
+        Ok(path)
     }
-    DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
-    // Not followed: in /tmp the name may be somebody else's link.
-    ours(&fs::symlink_metadata(directory)?, fs::Metadata::is_dir)?;
-    if mounted_noexec(directory) {
-        anyhow::bail!("mounted noexec");
-    }
-    let path = directory.join(NAME);
-    if fs::symlink_metadata(&path)
-        .is_ok_and(|metadata| ours(&metadata, fs::Metadata::is_file).is_ok())
-        && fs::read(&path).is_ok_and(|bytes| bytes == LIBRARY)
-    {
-        return Ok(path);
-    }
-    // A name of its own and a rename: two commands that start at once do not see half a file.
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
-    file.write_all(LIBRARY)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o755))?;
-    file.persist(&path)?;
-    Ok(path)
 }
 
 /// Fails unless the file is of the wanted kind and only this user and root may write to it.
@@ -197,14 +221,14 @@ mod tests {
     fn the_library_is_written_once_and_repaired() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("a/b");
-        let path = keep(&directory).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), LIBRARY);
+        let path = LIBRARY.keep(&directory).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), LIBRARY.bytes);
         let inode = fs::metadata(&path).unwrap().ino();
-        assert_eq!(keep(&directory).unwrap(), path);
+        assert_eq!(LIBRARY.keep(&directory).unwrap(), path);
         assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "a good file is left alone");
         fs::write(&path, b"something else").unwrap();
-        assert_eq!(keep(&directory).unwrap(), path);
-        assert_eq!(fs::read(&path).unwrap(), LIBRARY, "a bad file is replaced");
+        assert_eq!(LIBRARY.keep(&directory).unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), LIBRARY.bytes, "a bad file is replaced");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1, "nothing is left over");
     }
 
@@ -219,7 +243,7 @@ mod tests {
         let space = root.path().join("with space");
         let good = root.path().join("good");
         let tried = [open.clone(), link.clone(), space.clone()];
-        let refusal = extract(&tried).unwrap_err();
+        let refusal = LIBRARY.extract(&tried).unwrap_err();
         assert_eq!(
             refusal.message,
             format!(
@@ -232,6 +256,9 @@ mod tests {
                 space.display()
             )
         );
-        assert_eq!(extract(&[open, link, space, good.clone()]).unwrap(), good.join(NAME));
+        assert_eq!(
+            LIBRARY.extract(&[open, link, space, good.clone()]).unwrap(),
+            good.join(LIBRARY.name)
+        );
     }
 }

@@ -10,7 +10,7 @@ mod parser;
 #[path = "../../src/base/quiet.rs"]
 mod quiet;
 
-pub use parser::{Decay, HugepagePolicy, Limit, Options};
+pub use parser::{Check, Decay, HugepagePolicy, Limit, Options};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 

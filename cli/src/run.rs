@@ -1,5 +1,6 @@
 //! `spandrel run`: becomes the program, with the library preloaded.
 
+use crate::options::{Check, InForce};
 use crate::{CANNOT_RUN, FAILED, Refusal, USAGE, library, options, program};
 use anyhow::Result;
 use std::convert::Infallible;
@@ -73,10 +74,12 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
         eprintln!("spandrel: note: {note}");
     }
     let library = library::path(arguments.library.as_deref())?;
+    // No flag says anything of it.
+    let sized = if checks(options::variable()) { Some(library::sized()?) } else { None };
 
     let mut command = Command::new(&program.path);
     command.arg0(&arguments.command[0]).args(&arguments.command[1..]);
-    command.env("LD_PRELOAD", preload(&library));
+    command.env("LD_PRELOAD", preload([&*library].into_iter().chain(sized.as_deref())));
     if let Some(options) = wishes(arguments, options::variable())? {
         command.env("SPANDREL", options);
     }
@@ -84,14 +87,17 @@ pub fn run(arguments: &Arguments) -> Result<Infallible> {
     Err(Refusal::new(CANNOT_RUN, format!("{}: {error}", program.path.display())).into())
 }
 
-/// The library, before what the environment preloads already.
-pub fn preload(library: &Path) -> OsString {
-    let mut list = library.as_os_str().to_owned();
-    if let Some(before) = std::env::var_os("LD_PRELOAD").filter(|list| !list.is_empty()) {
-        list.push(":");
-        list.push(before);
-    }
-    list
+/// Libraries, before what the environment preloads already.
+pub fn preload<'a>(libraries: impl IntoIterator<Item = &'a Path>) -> OsString {
+    let before = std::env::var_os("LD_PRELOAD").filter(|list| !list.is_empty());
+    let libraries = libraries.into_iter().map(|library| library.as_os_str().to_owned());
+    libraries.chain(before).collect::<Vec<_>>().join(OsStr::new(":"))
+}
+
+/// Whether a program with these options starts in checked mode.
+fn checks(list: Option<OsString>) -> bool {
+    let options = list.map(|list| InForce::of(&list).options);
+    options.and_then(|options| options.check).is_some_and(|check| check != Check::Off)
 }
 
 /// The option list in the environment and, at its end, what the flags wish for; none if there are no
@@ -262,6 +268,16 @@ mod tests {
             text(&["--profile", "/tmp/a"], Some("decay=1s")).unwrap(),
             "decay=1s,profile=512KiB,profile-file=/tmp/a"
         );
+    }
+
+    #[test]
+    fn checked_mode_is_what_the_library_makes_of_the_options() {
+        let checks = |list: &str| super::checks(Some(list.into()));
+        assert!(
+            checks("check=on") && checks("decay=1s, check=stacks") && checks("check=off,check=on")
+        );
+        assert!(!checks("") && !checks("check=off") && !checks("check=on,check=off"));
+        assert!(!checks("check=perhaps") && !checks("guard=1") && !super::checks(None));
     }
 
     #[test]

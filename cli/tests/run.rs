@@ -38,6 +38,55 @@ fn the_library_serves_and_goes_before_others() {
         .stdout(is_match(r"^/\S+/libspandrel-[0-9a-f]{16}\.so:libm\.so\.6\n$").unwrap());
 }
 
+/// C++'s sized deletes go with the library when it looks at what they say, and only then.
+#[test]
+fn sized_deletes_are_preloaded_in_checked_mode() {
+    let list = |options: &str, list: &str| {
+        let list = is_match(format!("^{list}\n$")).unwrap();
+        let print = ["run", "--", "sh", "-c", "echo $LD_PRELOAD"];
+        spandrel().env("SPANDREL", options).args(print).assert().success().stdout(list).stderr("");
+    };
+    let both = r"\S+/libspandrel-[0-9a-f]{16}\.so:\S+/libspandrel_sized-[0-9a-f]{16}\.so";
+    list("check=on", both);
+    list("guard=1,check=stacks", both);
+    list("check=off", r"\S+/libspandrel-[0-9a-f]{16}\.so");
+    list("guard=1", r"\S+/libspandrel-[0-9a-f]{16}\.so");
+}
+
+/// A C++ program that deletes an object as if it were smaller ends by name; one that does not, well.
+#[test]
+fn wrong_sizes_of_deletes_are_named() {
+    let directory = directory();
+    let (source, program) = (directory.path().join("delete.cc"), directory.path().join("delete"));
+    let text = "#include <string>
+        struct Base { int number; };
+        struct Derived : Base { char more[96]; };
+        int main(int argc, char **) {
+            delete new std::string(100, 'x');
+            Base *base = argc > 1 ? new Derived : new Base;
+            asm volatile(\"\" : \"+r\"(base));
+            delete base;
+        }";
+    std::fs::write(&source, text).unwrap();
+    // By another process, as in `file`.
+    let compile = ["-std=c++17", "-fsized-deallocation", "-w", "-o"];
+    let mut compiler = std::process::Command::new("c++");
+    assert!(compiler.args(compile).arg(&program).arg(&source).status().unwrap().success());
+    let run = |options: &str, arguments: &[&str]| {
+        let mut command = spandrel();
+        command.env("SPANDREL", options).args(["run", "--"]).arg(&program).args(arguments);
+        command.assert()
+    };
+    run("check=on", &[]).success().stderr("");
+    run("", &["derived"]).success().stderr("");
+    run("check=on", &["derived"]).failure().stderr(
+        is_match(
+            r"^spandrel: free with a size or alignment that is not the block's: (0x[0-9a-f]+): a block of 100 bytes at 0x[0-9a-f]+, live, aligned to 16, given back as 4 bytes\n$",
+        )
+        .unwrap(),
+    );
+}
+
 #[test]
 fn death_by_a_signal_is_the_programs() {
     use std::os::unix::process::ExitStatusExt;

@@ -13,6 +13,7 @@ use super::{Spandrel, held, observed, sampled};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
 use crate::cache::slot;
+use crate::watch::{check, mode};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
@@ -78,6 +79,15 @@ pub fn alloc_zeroed(size: usize) -> *mut u8 {
 /// Whether any block of `size` bytes is aligned to `align`.
 fn is_aligned_anyway(size: usize, align: usize) -> bool {
     align <= MIN_ALIGN || (align <= C_ALIGN && size >= C_ALIGN)
+}
+
+/// The alignment of a block that was asked for with this one, as who watches knows it; 0 stays what it is.
+pub fn kept_align(size: usize, align: usize) -> usize {
+    match align {
+        0 => 0,
+        _ if is_aligned_anyway(size, align) => observed::c_align(size),
+        _ => align,
+    }
 }
 
 /// The class that serves `size` bytes at `align`.
@@ -170,11 +180,7 @@ pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
     if BUILDING.mode() != 0
         && let Some(block) = NonNull::new(at)
     {
-        let align = match align {
-            0 => 0,
-            _ if is_aligned_anyway(size, align) => observed::c_align(size),
-            _ => align,
-        };
+        let align = kept_align(size, align);
         if held::is_free(at.addr()) {
             held::freed_again(block, Some((size, align)));
         }
@@ -183,6 +189,13 @@ pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
     }
     // SAFETY: the caller's promise.
     unsafe { free(at) }
+}
+
+/// Looks at what C++'s sized `delete` says of a block that it is about to free, in checked mode.
+pub fn look_at_said(at: *const u8, size: usize, align: usize) {
+    if mode::has(mode::CHECK) {
+        check::deleted(at.addr(), size, align);
+    }
 }
 
 /// What is no object: null, a large block, a mistake.

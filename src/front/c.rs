@@ -395,6 +395,13 @@ pub unsafe fn spandrel_guard(every: c_uint) -> c_int {
     if super::config::guard(every) { 0 } else { libc::ENOMEM }
 }
 
+/// C++'s sized `delete`, whose runtime keeps the size to itself: what it was given, before the block is freed.
+/// Looked at in checked mode, and only for a block that the runtime's own `new` asked for; the alignment is 0 in the
+/// forms without one.
+pub unsafe fn spandrel_sized_delete(at: *mut c_void, size: usize, align: usize) {
+    bare::look_at_said(at.cast(), size, align);
+}
+
 /// Keeps the names of C's types within reach of `export_c!`.
 #[doc(hidden)]
 pub mod types {
@@ -430,6 +437,7 @@ macro_rules! export_c {
             spandrel_write_map(path: *const c_char) -> c_int;
             spandrel_check(mode: c_int) -> c_int;
             spandrel_guard(every: c_uint) -> c_int;
+            spandrel_sized_delete(at: *mut c_void, size: usize, align: usize) -> ();
             mallinfo() -> Mallinfo<c_int>;
             mallinfo2() -> Mallinfo<usize>;
             malloc_info(options: c_int, stream: *mut FILE) -> c_int;

@@ -50,12 +50,15 @@ fn say(what: &[u8]) {
     line.say();
 }
 
-/// Frames in the allocator's own library, where it is one, say nothing.
+/// Frames in the allocator's own library, where it is one, say nothing, and neither does the library of the sized
+/// deletes, which calls it.
 fn say_frames(frames: &[usize]) {
     let own = place(say_frames as *const () as usize);
     let mine = |frame: &&usize| {
         let its = place(**frame - 1);
-        its.path[..its.len] == own.path[..own.len]
+        let path = &its.path[..its.len];
+        path == &own.path[..own.len]
+            || path.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(SIZED))
     };
     let inner = if own.is_program() { 0 } else { frames.iter().take_while(mine).count() };
     for (i, &frame) in frames[inner..].iter().enumerate() {
@@ -76,6 +79,9 @@ fn say_frames(frames: &[usize]) {
         }
     }
 }
+
+/// How the file of the sized deletes is called.
+const SIZED: &[u8] = b"libspandrel_sized";
 
 /// Frames of a stack that are named: each costs a process.
 const NAMED: usize = 12;

@@ -1,13 +1,14 @@
 //! Builds the programs in `programs/` and runs them: on the C library's own malloc first, so that what
 //! they ask for is known to be what C programs get; then preloaded; then linked.
 
+use std::ffi::{OsStr, OsString};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// The library under test, in the profile of this test. Cargo builds no shared library for a test, so
-/// this does.
+/// The library under test, in the profile of this test, and beside it that of the sized deletes. Cargo builds no
+/// shared library for a test, so this does.
 pub fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
@@ -18,7 +19,8 @@ pub fn library() -> &'static Path {
             None => panic!("no profile in {}", folder.display()),
         };
         let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "-p", "capi", "--profile", profile, "--target-dir"])
+            .args(["build", "--quiet", "-p", "capi", "-p", "capi-sized"])
+            .args(["--profile", profile, "--target-dir"])
             .arg(folder.parent().expect("cargo's folders"))
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .status()
@@ -26,6 +28,12 @@ pub fn library() -> &'static Path {
         assert!(built.success(), "the library does not build");
         folder.join("libspandrel.so")
     })
+}
+
+/// The library of the sized deletes.
+#[allow(dead_code)] // Not every test needs it.
+pub fn sized() -> PathBuf {
+    library().with_file_name("libspandrel_sized.so")
 }
 
 /// target/PROFILE of target/PROFILE/deps/TEST.
@@ -80,34 +88,42 @@ pub fn run(binary: &Path, arguments: &[&str], preload: bool) -> Output {
 /// As [`run`], on any library.
 #[allow(dead_code)] // Not every test does.
 pub fn run_on(binary: &Path, arguments: &[&str], preload: Option<&Path>) -> Output {
-    run_for(300, binary, arguments, preload, "")
+    run_for(300, binary, arguments, preload.map(Path::as_os_str), "")
 }
 
 /// Preloaded, for at most so many seconds, and it must end with 0.
 #[track_caller]
 #[allow(dead_code)] // Few tests are long.
 pub fn passes_in(seconds: u32, binary: &Path, arguments: &[&str]) {
-    let output = run_for(seconds, binary, arguments, Some(library()), "");
+    let output = run_for(seconds, binary, arguments, Some(library().as_os_str()), "");
     assert!(output.status.success(), "{}: {output:?}", binary.display());
 }
 
 /// As [`run`], preloaded, with these options in its environment.
 #[allow(dead_code)] // Not every test sets any.
 pub fn run_with(binary: &Path, arguments: &[&str], options: &str) -> Output {
-    run_for(300, binary, arguments, Some(library()), options)
+    run_for(300, binary, arguments, Some(library().as_os_str()), options)
+}
+
+/// As [`run_with`], and the sized deletes preloaded as well.
+#[allow(dead_code)] // Not every test does.
+pub fn run_sized(binary: &Path, arguments: &[&str], options: &str) -> Output {
+    let both: OsString =
+        [library().as_os_str(), OsStr::new(":"), sized().as_os_str()].into_iter().collect();
+    run_for(300, binary, arguments, Some(&both), options)
 }
 
 fn run_for(
     seconds: u32,
     binary: &Path,
     arguments: &[&str],
-    preload: Option<&Path>,
+    preload: Option<&OsStr>,
     options: &str,
 ) -> Output {
     let mut command = Command::new(binary);
     command.args(arguments).env_remove("LD_PRELOAD").env_remove("SPANDREL");
-    if let Some(library) = preload {
-        command.env("LD_PRELOAD", library).env("SPANDREL", options);
+    if let Some(list) = preload {
+        command.env("LD_PRELOAD", list).env("SPANDREL", options);
     }
     // SAFETY: the hook only calls setrlimit and alarm, which are async-signal-safe.
     unsafe {

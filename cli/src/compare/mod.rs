@@ -194,7 +194,7 @@ fn once(
     input: &Input,
 ) -> Result<(Sample, String)> {
     let mut errors = tempfile::tempfile()?;
-    let preload = allocator.library.as_deref().map(run::preload);
+    let preload = allocator.library.as_deref().map(|library| run::preload([library]));
     let streams = [input.again()?, Stdio::null(), errors.try_clone()?.into()];
     let sample = measure::run(program, command, preload.as_deref(), streams)?;
     let length = errors.seek(std::io::SeekFrom::End(0))?;

@@ -14,12 +14,12 @@ use super::hooks::Fate;
 use super::ledger::{self, Block, Entry, Life};
 use super::mode::Session;
 use super::{fault, mode, report};
-use crate::base::classes::{Class, Use};
+use crate::base::classes::{Class, MIN_ALIGN, Use};
 use crate::base::death::{self, Cause};
 use crate::base::line::Line;
 use crate::base::options::Check;
 use crate::front::building::{self, pages};
-use crate::front::observed;
+use crate::front::{bare, observed};
 use crate::os::{Os, linux};
 use crate::page::Extent;
 use core::ptr::{self, NonNull};
@@ -176,6 +176,19 @@ fn natural(block: &Block, size: usize, align: usize) -> bool {
         (_, 0) => size <= block.bytes,
         (Use::Span(class), _) => Class::of(size, align) == Some(class),
         _ => Class::of(size, align).is_none() && size <= block.bytes,
+    }
+}
+
+/// C++'s sized `delete` says this of a block and frees it next. What the runtime's `new` asked for is the size, 1 for 0,
+/// and with an alignment perhaps rounded up to that or to a word. What is no live block is told by the free.
+pub fn deleted(addr: usize, size: usize, align: usize) {
+    let Some(block) = ledger::find(addr).filter(|block| block.start == addr) else { return };
+    let Some(entry) = block.live() else { return };
+    let steps = if align == 0 { [1; 3] } else { [1, align, align.max(MIN_ALIGN)] };
+    let asked = |step| size.max(1).checked_next_multiple_of(step) == Some(entry.size);
+    let aligned = align == 0 || bare::kept_align(entry.size, align) == entry.align;
+    if !aligned || !steps.into_iter().any(asked) {
+        wrong(addr, &block, &entry, size, align);
     }
 }
 

@@ -83,7 +83,7 @@ fn once(
     command.arg(worker::WORKER).arg(mode.name()).arg(plan);
     command.env_remove("SPANDREL");
     if let Some(library) = library {
-        command.env("LD_PRELOAD", run::preload(library));
+        command.env("LD_PRELOAD", run::preload([library]));
     }
     if let Some(options) = options {
         command.env("SPANDREL", options);
