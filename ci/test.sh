@@ -84,7 +84,7 @@ part_capi() {
 # The services without link-time optimisation: built like their driver, they share its dependencies. (With it:
 # `ci/long.sh demo`, and of the allocator itself in the parts instructions and install.)
 part_demo() {
-    need curl
+    need curl && need /usr/lib/go-1.19/bin/go golang-1.19-go
     cargo run --quiet --release -p demo -- --seconds 8 --profile release
     ci/watched.sh
 }

@@ -77,7 +77,7 @@ pub use front::{Configured, Spandrel, flush_current_thread, purge, stats};
 #[cfg(feature = "prometheus")]
 pub use observe::Prometheus;
 #[cfg(not(spandrel_model))]
-pub use observe::leaks::{Leaks, NotWatched, leaks, watch_leaks};
+pub use observe::leaks::{Leaks, NoLeaks, leaks, watch_leaks};
 #[cfg(not(spandrel_model))]
 pub use observe::profile;
 #[cfg(feature = "metrics")]

@@ -105,6 +105,12 @@ misuses! {
         "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 128 bytes aligned to 256";
     sdallocx_aligned_wrongly: Unharmed,
         "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 128 bytes aligned to 256";
+    nearly_sized: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 112 bytes";
+    nearly_aligned_sized: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 128 bytes at {block}, live, aligned to 64, given back as 121 bytes aligned to 64";
+    nearly_usable: Unharmed,
+        "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 113 bytes";
     write_after_free: Unharmed,
         "write after free: {blame}: 0 bytes into a block of 100 bytes at {block}, freed by this thread";
     write_after_free_inside: Unharmed,
@@ -194,6 +200,7 @@ fn sized_delete_in_cxx() {
             "aligned",
             "192 bytes at {block}, live, aligned to 64, given back as 64 bytes aligned to 64",
         ),
+        ("unaligned", "192 bytes at {block}, live, aligned to 64, given back as 192 bytes"),
         (
             "alignment",
             "256 bytes at {block}, live, aligned to 256, given back as 256 bytes aligned to 64",
@@ -288,6 +295,10 @@ fn guarded() {
             "realloc or malloc_usable_size of a block that is freed: {blame}: a block of 100 bytes at {block}, freed by this thread\n",
         ),
         (
+            "nearly_sized",
+            "free with a size or alignment that is not the block's: {blame}: a block of 100 bytes at {block}, live, aligned to 16, given back as 112 bytes\n",
+        ),
+        (
             "one_past_a_full_class",
             "access past the end of a block: {blame}: 0 bytes past a block of 128 bytes at {block}, live\n",
         ),
@@ -307,4 +318,17 @@ fn guarded() {
         );
         assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name}");
     }
+}
+
+/// About one block in so many, and others in every process.
+#[test]
+fn guarded_blocks_are_a_sample() {
+    let program = compile("watch/sampled.c", "sampled", &[]);
+    let samples: Vec<Vec<u8>> =
+        (0..4).map(|_| run_with(&program, &[], "guard=100").stdout).collect();
+    for sample in &samples {
+        let guarded = sample.split(|&byte| byte == b'\n').count() - 1;
+        assert!((150..=260).contains(&guarded), "{guarded} of 20000 at 1 in 100");
+    }
+    assert!((1..4).all(|i| samples[i] != samples[0]), "the same blocks in every process");
 }

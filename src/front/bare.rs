@@ -13,6 +13,7 @@ use super::{Spandrel, held, observed, sampled};
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
 use crate::cache::slot;
+use crate::watch::claim::Claim;
 use crate::watch::{check, mode};
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -171,21 +172,20 @@ unsafe fn free_found(at: *mut u8) {
     }
 }
 
-/// As [`free`], of a block whose size the caller knows, and perhaps its alignment (else 0). Looked at while
-/// somebody watches.
+/// As [`free`], of a block of which the caller says something. Looked at while somebody watches.
 ///
 /// # Safety
 /// As [`free`].
-pub unsafe fn free_said(at: *mut u8, size: usize, align: usize) {
+pub unsafe fn free_said(at: *mut u8, said: Claim) {
     if BUILDING.mode() != 0
         && let Some(block) = NonNull::new(at)
     {
-        let align = kept_align(size, align);
+        let said = said.aligned_to(kept_align(said.size, said.align));
         if held::is_free(at.addr()) {
-            held::freed_again(block, Some((size, align)));
+            held::freed_again(block, Some(said));
         }
         // SAFETY: the caller's promise.
-        return unsafe { observed::give_said(block, size, align) };
+        return unsafe { observed::give_said(block, said) };
     }
     // SAFETY: the caller's promise.
     unsafe { free(at) }

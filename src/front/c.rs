@@ -12,6 +12,7 @@ use super::{purge, stats};
 use crate::base::options::Check;
 use crate::os::Os;
 use crate::page::Extent;
+use crate::watch::claim::Claim;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use core::fmt::{self, Write};
 use core::ptr::{self, NonNull};
@@ -159,7 +160,7 @@ pub unsafe fn malloc_usable_size(at: *mut c_void) -> usize {
 #[inline(always)]
 pub unsafe fn free_sized(at: *mut c_void, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { bare::free_said(at.cast(), size, 0) }
+    unsafe { bare::free_said(at.cast(), Claim::asked(size, 0)) }
 }
 
 /// C23: as `free`. Alignment and size are not needed, but in checked mode.
@@ -169,7 +170,7 @@ pub unsafe fn free_sized(at: *mut c_void, size: usize) {
 #[inline(always)]
 pub unsafe fn free_aligned_sized(at: *mut c_void, align: usize, size: usize) {
     // SAFETY: the caller's promise.
-    unsafe { bare::free_said(at.cast(), size, align) }
+    unsafe { bare::free_said(at.cast(), Claim::asked(size, align)) }
 }
 
 /// As `free`; gone from glibc since 2.26, and still called by old programs.
@@ -209,7 +210,7 @@ pub unsafe fn sdallocx(at: *mut c_void, size: usize, flags: c_int) {
         logarithm => 1 << logarithm,
     };
     // SAFETY: the caller's promise.
-    unsafe { bare::free_said(at.cast(), size, align) }
+    unsafe { bare::free_said(at.cast(), Claim::usable(size, align)) }
 }
 
 /// See malloc_trim(3). `pad` has no meaning here; answers whether memory went back.

@@ -7,6 +7,7 @@ use crate::base::classes::Class;
 use crate::base::death;
 use crate::page::shadow::{KEPT, Said};
 use crate::watch;
+use crate::watch::claim::Claim;
 use core::ptr::NonNull;
 
 /// Whether a shadow is kept.
@@ -70,7 +71,7 @@ fn comes_back_oddly(object: *mut u8, words: usize, align: usize, found: Option<u
         if is_free(addr)
             && let Some(block) = NonNull::new(object)
         {
-            freed_again(block, Some((words * 8, align)));
+            freed_again(block, Some(Claim::layout((words * 8, align))));
         }
     }
     if BUILDING.mode() != 0 {
@@ -85,7 +86,7 @@ fn comes_back_oddly(object: *mut u8, words: usize, align: usize, found: Option<u
 
 /// An object is given back that is free: dies by name, or as who watches knows it.
 #[cold]
-pub fn freed_again(at: NonNull<u8>, said: Option<(usize, usize)>) -> ! {
+pub fn freed_again(at: NonNull<u8>, said: Option<Claim>) -> ! {
     if BUILDING.mode() != 0 {
         let _ = watch::dying(at, said);
     }

@@ -8,6 +8,7 @@ use super::building::{self, pages};
 use super::held;
 use crate::base::classes::{C_ALIGN, Class, MIN_ALIGN, Use};
 use crate::base::death;
+use crate::watch::claim::Claim;
 use crate::watch::{self, Fate, check, guard, ledger, mode};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -81,22 +82,22 @@ pub fn place_plain(size: usize, align: usize, zero: bool) -> *mut u8 {
 #[inline(never)]
 pub unsafe fn give(at: NonNull<u8>, layout: Option<(usize, usize)>) {
     let _ = held::comes_back(at.as_ptr());
-    if watch::dying(at, layout) == Fate::Free {
+    if watch::dying(at, layout.map(Claim::layout)) == Fate::Free {
         // SAFETY: the caller's promise.
         unsafe { release(at, layout) }
     }
 }
 
-/// As [`give`] for C, which may say size and alignment (0: only the size). They are for who watches: the block
-/// may be longer than it was asked to be, as after `realloc`.
+/// As [`give`] for C. What it says of the block is for who watches: it may be longer than it was asked to be, as
+/// after `realloc`.
 ///
 /// # Safety
 /// The caller gives the block up.
 #[cold]
 #[inline(never)]
-pub unsafe fn give_said(at: NonNull<u8>, size: usize, align: usize) {
+pub unsafe fn give_said(at: NonNull<u8>, said: Claim) {
     let _ = held::comes_back(at.as_ptr());
-    if watch::dying(at, Some((size, align))) == Fate::Free {
+    if watch::dying(at, Some(said)) == Fate::Free {
         // SAFETY: the caller's promise.
         unsafe { release(at, None) }
     }
@@ -190,8 +191,11 @@ pub unsafe fn resize(at: NonNull<u8>, layout: Option<(usize, usize)>, size: usiz
     let mode = mode::get();
     let guarded = guard::holds(addr).then(|| guard::size_of(at));
     let checked = mode & mode::CHECK != 0 && guarded.is_none();
-    let known =
-        if checked { check::size_of(at, layout) } else { guarded.or_else(|| left_by_check(at)) };
+    let known = if checked {
+        check::size_of(at, layout.map(Claim::layout))
+    } else {
+        guarded.or_else(|| left_by_check(at))
+    };
     let block = match bare::block_at(addr) {
         Some(block) => block,
         // A guarded one is in no map, and never stays.

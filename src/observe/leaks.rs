@@ -54,17 +54,31 @@ pub struct Leaks {
     pub complete: bool,
 }
 
-/// Leaks are not watched: the option `leaks` is off.
+/// Why nobody looked for leaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotWatched;
+#[non_exhaustive]
+pub enum NoLeaks {
+    /// Leaks are not watched: the option `leaks` is off.
+    NotWatched,
+    /// Another thread is looking at this moment.
+    Busy,
+    /// The program uses every real-time signal, one of which would hold its threads still.
+    NoSignal,
+}
 
-impl std::fmt::Display for NotWatched {
+impl std::fmt::Display for NoLeaks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("leaks are not watched: set the option leaks=on, or call watch_leaks(true)")
+        f.write_str(match self {
+            Self::NotWatched => {
+                "leaks are not watched: set the option leaks=on, or call watch_leaks(true)"
+            }
+            Self::Busy => "another thread is looking for leaks",
+            Self::NoSignal => "no real-time signal is free to hold the threads with",
+        })
     }
 }
 
-impl std::error::Error for NotWatched {}
+impl std::error::Error for NoLeaks {}
 
 /// Starts or stops keeping, of every block that is allocated from now on, where that was. Takes observed
 /// mode, and a walk up the stack with every allocation.
@@ -77,15 +91,15 @@ pub fn watch_leaks(on: bool) {
 /// only the caller's own frame's dead variables lead to may count as reachable.
 ///
 /// # Errors
-/// When leaks are not watched, or another thread is looking at this moment.
+/// See [`NoLeaks`].
 #[inline(never)]
-pub fn leaks() -> Result<Leaks, NotWatched> {
+pub fn leaks() -> Result<Leaks, NoLeaks> {
     if !mode::has(mode::LEAKS) {
-        return Err(NotWatched);
+        return Err(NoLeaks::NotWatched);
     }
     let registers = registers();
     let here = (&raw const registers).addr();
-    let found = look(here).ok_or(NotWatched);
+    let found = look(here);
     std::hint::black_box(&registers);
     found
 }
@@ -129,7 +143,7 @@ struct Live {
 
 /// Nothing that is kept while it looks may lie in the heap: it would be seen.
 #[inline(never)]
-fn look(here: usize) -> Option<Leaks> {
+fn look(here: usize) -> Result<Leaks, NoLeaks> {
     // While the loader can still be asked: a thread held still may have its lock.
     let mut sealed = Apart::new();
     memory::sealed(&mut sealed);
@@ -175,7 +189,7 @@ fn look(here: usize) -> Option<Leaks> {
     }
     let unheld = held.silent();
     drop(held);
-    Some(Leaks { groups: heap.groups(), unheld, complete: heap.complete })
+    Ok(Leaks { groups: heap.groups(), unheld, complete: heap.complete })
 }
 
 /// Of a mapping that one known stack lies in, the part that is in use.

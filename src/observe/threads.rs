@@ -5,6 +5,7 @@
 //! so whoever holds them may allocate; it must not take any other lock.
 
 use super::apart::Apart;
+use super::leaks::NoLeaks;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicU32, AtomicUsize};
@@ -39,15 +40,14 @@ pub struct Held {
 }
 
 impl Held {
-    /// Holds all other threads of this process. One at a time may; `None`: somebody does, or no signal is
-    /// free for it.
-    pub fn all() -> Option<Self> {
+    /// Holds all other threads of this process. One at a time may.
+    pub fn all() -> Result<Self, NoLeaks> {
         if HOLD.compare_exchange(0, 1, AcqRel, Acquire).is_err() {
-            return None;
+            return Err(NoLeaks::Busy);
         }
         let Some((signal, before)) = take_signal() else {
             HOLD.store(0, Release);
-            return None;
+            return Err(NoLeaks::NoSignal);
         };
         TAKEN.store(0, Release);
         HELD.store(0, Release);
@@ -58,7 +58,7 @@ impl Held {
         while held.ask() || (held.silent() > 0 && start.elapsed() < PATIENCE) {
             std::thread::sleep(Duration::from_micros(200));
         }
-        Some(held)
+        Ok(held)
     }
 
     /// Asks those that were not asked yet; whether there were any.

@@ -138,6 +138,23 @@ impl Linux {
     }
 }
 
+/// A number that differs from process to process. Not for secrets. Leaves `errno` as it was.
+pub fn random() -> u64 {
+    let mut number = [0u8; 8];
+    quietly(|| {
+        // SAFETY: as many bytes as there is room for. Where the system has none yet, the clock's will do.
+        if unsafe { libc::getrandom(number.as_mut_ptr().cast(), number.len(), libc::GRND_NONBLOCK) }
+            != 8
+        {
+            let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: a clock that is always there.
+            unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+            number = (now.tv_nsec as u64).to_ne_bytes();
+        }
+    });
+    u64::from_ne_bytes(number)
+}
+
 /// Maps `bytes` of address space for a table of which little is ever touched, and asks for small pages behind
 /// it. Not counted as the allocator's: almost none of it is memory. Leaves `errno` as it was.
 pub fn aside(bytes: usize) -> Option<NonNull<u8>> {

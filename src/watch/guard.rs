@@ -6,6 +6,7 @@
 //! blocks are ordinary ones.
 
 use super::check::fill;
+use super::claim::Claim;
 use super::ledger::{Entry, Life};
 use super::{fault, mode, report, stacks};
 use crate::base::classes::MIN_ALIGN;
@@ -59,9 +60,10 @@ static BASE: AtomicUsize = AtomicUsize::new(0);
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 /// One block in so many.
 static EVERY: AtomicU32 = AtomicU32::new(0);
-/// Blocks until the next; and where random numbers come from. A lost update moves one sample.
+/// Blocks until the next; and where random numbers come from, which is another place in every process. A lost
+/// update moves one sample.
 static LEFT: AtomicU64 = AtomicU64::new(0);
-static RANDOM: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
+static RANDOM: AtomicU64 = AtomicU64::new(0);
 
 fn page() -> usize {
     pages().os().page_size()
@@ -95,7 +97,8 @@ pub fn set(every: u32) -> bool {
         }
     }
     EVERY.store(every, Relaxed);
-    LEFT.store(0, Relaxed);
+    RANDOM.store(linux::random() | 1, Relaxed);
+    LEFT.store(random() % u64::from(every), Relaxed);
     fault::attend();
     mode::on(mode::GUARD);
     true
@@ -114,15 +117,20 @@ fn is_due() -> bool {
         LEFT.store(left - 1, Relaxed);
         return false;
     }
-    // xorshift: from half as many to half as many more.
+    // From half as many to half as many more.
+    let every = u64::from(EVERY.load(Relaxed)).max(1);
+    LEFT.store(every / 2 + random() % every, Relaxed);
+    true
+}
+
+/// The next of a sequence (Marsaglia's xorshift).
+fn random() -> u64 {
     let mut random = RANDOM.load(Relaxed);
     random ^= random << 13;
     random ^= random >> 7;
     random ^= random << 17;
     RANDOM.store(random, Relaxed);
-    let every = u64::from(EVERY.load(Relaxed)).max(1);
-    LEFT.store(every / 2 + random % every, Relaxed);
-    true
+    random
 }
 
 /// A guarded block, if it is its turn and there is a slot. It reads as zero.
@@ -217,7 +225,7 @@ pub fn size_of(at: NonNull<u8>) -> usize {
 }
 
 /// A guarded block is freed: its pages are closed. Dies if it is none, or if what lies behind it has changed.
-pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) {
+pub fn dying(at: NonNull<u8>, said: Option<Claim>) {
     let addr = at.addr().get();
     let index = index_of(addr);
     let slot = &TABLE[index];
@@ -229,11 +237,19 @@ pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) {
     if slot.state.compare_exchange(LIVE, BUSY, AcqRel, Acquire).is_err() {
         told(Cause::DoubleFree, addr, slot, &entry(slot), None);
     }
-    if let Some((size, align)) = said
-        && (size.div_ceil(8) != known.size.div_ceil(8)
-            || (align != 0 && align.max(MIN_ALIGN) != known.align))
+    // As it is kept here.
+    let kept = |said: Claim| match said.align {
+        0 => said,
+        align => said.aligned_to(align.max(MIN_ALIGN)),
+    };
+    if let Some(said) = said.map(kept)
+        && !said.agrees(&known)
     {
-        told(Cause::WrongLayout, addr, slot, &known, None);
+        let mut about = Line::new();
+        about.push(b": ");
+        report::block(&mut about, start, &known);
+        said.tell(&mut about, &known);
+        death::told(Cause::WrongLayout, addr, about.bytes(), || report::stacks(&known, b"  here"));
     }
     let end = BASE.load(Acquire) + (index + 1) * stride();
     // SAFETY: planted when it was opened, and still open.

@@ -1,5 +1,6 @@
 //! What the front calls, handed out to the consumers whose bit is set.
 
+use super::claim::Claim;
 use super::ledger::Entry;
 use super::mode::Session;
 use super::{check, guard, ledger, mode, sample, stacks, tags, trace};
@@ -29,9 +30,8 @@ pub fn born(at: NonNull<u8>, size: usize, align: usize, laid_out: bool) {
     }
 }
 
-/// A block is about to be freed. Where the call said so, its size and alignment: an alignment of 0 is
-/// unknown, and the size may be rounded up to words of 8 bytes if the alignment is not 0.
-pub fn dying(at: NonNull<u8>, said: Option<(usize, usize)>) -> Fate {
+/// A block is about to be freed; `said` is what the call says of it.
+pub fn dying(at: NonNull<u8>, said: Option<Claim>) -> Fate {
     let mode = mode::get();
     // First, so that what dies of this free has been recorded.
     if mode & mode::TRACE != 0 {

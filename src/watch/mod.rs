@@ -11,6 +11,8 @@ mod chance;
 #[cfg(not(spandrel_model))]
 pub mod check;
 #[cfg(not(spandrel_model))]
+pub mod claim;
+#[cfg(not(spandrel_model))]
 pub mod fault;
 #[cfg(not(spandrel_model))]
 pub mod guard;

@@ -126,6 +126,10 @@ int main(int argc, char **argv) {
     MISUSE(free_sized_wrongly, free_sized_t *f = (free_sized_t *)dlsym(RTLD_DEFAULT, "free_sized"); if (!f) return NOT_THERE; char *p = blame(block(object(100))); f(p, 200); return verdict(100))
     MISUSE(free_aligned_wrongly, free_aligned_sized_t *f = (free_aligned_sized_t *)dlsym(RTLD_DEFAULT, "free_aligned_sized"); if (!f) return NOT_THERE; char *p = blame(block(aligned_alloc(64, 128))); f(p, 256, 128); return verdict(100))
     MISUSE(sdallocx_aligned_wrongly, sdallocx_t *f = (sdallocx_t *)dlsym(RTLD_DEFAULT, "sdallocx"); if (!f) return NOT_THERE; char *p = blame(block(aligned_alloc(64, 128))); f(p, 128, 8); return verdict(100))
+    // The same by so little that no other allocator tells it apart.
+    MISUSE(nearly_sized, free_sized_t *f = (free_sized_t *)dlsym(RTLD_DEFAULT, "free_sized"); if (!f) return NOT_THERE; char *p = blame(block(object(100))); f(p, 112); return verdict(100))
+    MISUSE(nearly_aligned_sized, free_aligned_sized_t *f = (free_aligned_sized_t *)dlsym(RTLD_DEFAULT, "free_aligned_sized"); if (!f) return NOT_THERE; char *p = blame(block(aligned_alloc(64, 128))); f(p, 64, 121); return verdict(100))
+    MISUSE(nearly_usable, sdallocx_t *f = (sdallocx_t *)dlsym(RTLD_DEFAULT, "sdallocx"); if (!f) return NOT_THERE; f(object(100), 104, 0); f(object(100), 112, 0); f(malloc(100000), 102400, 0); char *p = blame(block(object(100))); f(p, 113, 0); return verdict(100))
     // Writes where there is nothing to be written.
     MISUSE(write_after_free, char *p = block(object(100)); char *q = malloc(100); free(q); free(p); blame(p); *(void **)hide(p) = victim; return verdict(100))
     MISUSE(write_after_free_inside, char *p = block(object(100)); free(p); blame(p + 40); ((char *)hide(p))[40] = 'x'; return verdict(100))

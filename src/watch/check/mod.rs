@@ -10,6 +10,7 @@
 pub mod fill;
 pub mod quarantine;
 
+use super::claim::Claim;
 use super::hooks::Fate;
 use super::ledger::{self, Block, Entry, Life};
 use super::mode::Session;
@@ -132,7 +133,7 @@ pub fn born(at: NonNull<u8>, size: usize) {
 
 /// Looks at a block that the program says is its own, before it is freed, resized or measured; answers what
 /// is known of it. Dies if it is none, or not as the caller says.
-fn examine(at: NonNull<u8>, said: Option<(usize, usize)>, freeing: bool) -> (Block, Option<Entry>) {
+fn examine(at: NonNull<u8>, said: Option<Claim>, freeing: bool) -> (Block, Option<Entry>) {
     let addr = at.addr().get();
     let Some(block) = ledger::find(addr) else { nothing(addr, freeing) };
     let entry = block.entry();
@@ -141,10 +142,10 @@ fn examine(at: NonNull<u8>, said: Option<(usize, usize)>, freeing: bool) -> (Blo
         die_inside(cause, addr, &block, entry);
     }
     let Some(entry) = entry else {
-        if let Some((size, align)) = said
-            && !natural(&block, size, align)
+        if let Some(said) = said
+            && !natural(&block, &said)
         {
-            wrong(addr, &block, &unknown(&block), size, align);
+            wrong(addr, &block, &unknown(&block), &said);
         }
         return (block, None);
     };
@@ -152,26 +153,17 @@ fn examine(at: NonNull<u8>, said: Option<(usize, usize)>, freeing: bool) -> (Blo
         let cause = if freeing { Cause::DoubleFree } else { Cause::UseOfFreed };
         die_of(cause, addr, &block, &entry);
     }
-    if let Some((size, align)) = said
-        && !agrees(&entry, size, align)
+    if let Some(said) = said
+        && !said.agrees(&entry)
     {
-        wrong(addr, &block, &entry, size, align);
+        wrong(addr, &block, &entry, &said);
     }
     look_behind(&block, &entry);
     (block, Some(entry))
 }
 
-/// What a block is said to be; an alignment of 0 says nothing, and then the size is exact. Else the fast path
-/// may have rounded it up to words.
-fn agrees(entry: &Entry, size: usize, align: usize) -> bool {
-    let usable = || Class::of(entry.size, entry.align).map(Class::size);
-    match align {
-        0 => size == entry.size || usable() == Some(size),
-        _ => size.div_ceil(8) == entry.size.div_ceil(8) && align == entry.align,
-    }
-}
-
-fn natural(block: &Block, size: usize, align: usize) -> bool {
+/// Whether a block of which nothing else is known may be what it is said to be.
+fn natural(block: &Block, &Claim { size, align, .. }: &Claim) -> bool {
     match (block.usage, align) {
         (_, 0) => size <= block.bytes,
         (Use::Span(class), _) => Class::of(size, align) == Some(class),
@@ -186,9 +178,10 @@ pub fn deleted(addr: usize, size: usize, align: usize) {
     let Some(entry) = block.live() else { return };
     let steps = if align == 0 { [1; 3] } else { [1, align, align.max(MIN_ALIGN)] };
     let asked = |step| size.max(1).checked_next_multiple_of(step) == Some(entry.size);
-    let aligned = align == 0 || bare::kept_align(entry.size, align) == entry.align;
-    if !aligned || !steps.into_iter().any(asked) {
-        wrong(addr, &block, &entry, size, align);
+    let plain = observed::c_align(entry.size);
+    let asked_align = if align == 0 { plain } else { bare::kept_align(entry.size, align) };
+    if asked_align != entry.align || !steps.into_iter().any(asked) {
+        wrong(addr, &block, &entry, &Claim::asked(size, align));
     }
 }
 
@@ -220,7 +213,7 @@ fn look_behind(block: &Block, entry: &Entry) {
 /// A block is about to be freed.
 pub fn dying(
     at: NonNull<u8>,
-    said: Option<(usize, usize)>,
+    said: Option<Claim>,
     strike: impl FnOnce() -> Result<(), Entry>,
 ) -> Fate {
     let (block, _) = examine(at, said, true);
@@ -310,7 +303,7 @@ extern "C" fn at_exit() {
 }
 
 /// Before a block is resized or measured; answers its size, if that is known.
-pub fn size_of(at: NonNull<u8>, said: Option<(usize, usize)>) -> Option<usize> {
+pub fn size_of(at: NonNull<u8>, said: Option<Claim>) -> Option<usize> {
     let (_, entry) = examine(at, said, false);
     entry.filter(|entry| entry.canary).map(|entry| entry.size)
 }
@@ -364,21 +357,11 @@ fn die_inside(cause: Cause, addr: usize, block: &Block, entry: Option<Entry>) ->
 }
 
 #[cold]
-fn wrong(addr: usize, block: &Block, entry: &Entry, size: usize, align: usize) -> ! {
+fn wrong(addr: usize, block: &Block, entry: &Entry, said: &Claim) -> ! {
     let mut about = Line::new();
     about.push(b": ");
     report::block(&mut about, block.start, entry);
-    if entry.align > 1 {
-        about.push(b", aligned to ");
-        about.push_number(entry.align);
-    }
-    about.push(b", given back as ");
-    about.push_number(size);
-    about.push(b" bytes");
-    if align != 0 {
-        about.push(b" aligned to ");
-        about.push_number(align);
-    }
+    said.tell(&mut about, entry);
     death::told(Cause::WrongLayout, addr, about.bytes(), || report::stacks(entry, b"  here"))
 }
 

@@ -36,6 +36,8 @@ int main(int argc, char **argv) {
         ::operator delete(block(static_cast<char *>(::operator new(0))), size_t(2));
     if (what == "aligned")
         delete block(new Wide[3]);
+    if (what == "unaligned")
+        ::operator delete(block(static_cast<char *>(::operator new(192, std::align_val_t(64)))), 192);
     if (what == "alignment")
         ::operator delete(block(static_cast<char *>(::operator new(256, std::align_val_t(256)))), 256, std::align_val_t(64));
     return 0;
