@@ -65,7 +65,8 @@ fn dies(name: &str, options: &str, message: &str) {
     };
     let expected = format!("spandrel: {message}\n")
         .replace("{blame}", address("blame "))
-        .replace("{block}", address("block "));
+        .replace("{block}", address("block "))
+        .replace("{program}", &std::env::current_exe().expect("a path").display().to_string());
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(errors, expected, "{name} {options}: {}\n{said}", output.status);
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name} {options}");
@@ -91,6 +92,15 @@ const fn layout(size: usize, align: usize) -> Layout {
 
 const SMALL: Layout = layout(64, 8);
 const LARGE: Layout = layout(100 * KIB, 8);
+const HUGE: Layout = layout(200 << 20, 8);
+
+/// An address in the main thread's stack.
+fn main_stack() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux");
+    let line = maps.lines().find(|line| line.ends_with("[stack]")).expect("a main thread");
+    let end = line.split([' ', '-']).nth(1).expect("two addresses");
+    usize::from_str_radix(end, 16).expect("in hexadecimal digits") - 1024
+}
 
 misuse! {
     twice: true, "double free: {blame}: a block of 64 bytes at {block}, freed by this thread"; {
@@ -184,11 +194,82 @@ misuse! {
         println!("still alive");
         std::process::exit(0);
     }
+    twice_huge: false,
+        "double free: {blame}: a block of 209715200 bytes at {block}, freed by this thread"; {
+        let at = blame(block(A.alloc(HUGE)));
+        A.dealloc(at, HUGE);
+        A.dealloc(at, HUGE);
+    }
+    at_an_odd_address: true,
+        "free of an address that is not the start of a block: {blame}: 1 byte into a block of 64 bytes at {block}, live"; {
+        A.dealloc(blame(block(A.alloc(SMALL)).add(1)), SMALL);
+    }
+    inside_a_large_one: true,
+        "free of an address that is not the start of a block: {blame}: 4096 bytes into a block of 102400 bytes at {block}, live"; {
+        A.dealloc(blame(block(A.alloc(LARGE)).add(4096)), LARGE);
+    }
+    on_the_stack: true,
+        "free of an address this allocator does not own: {blame}: in [stack]"; {
+        // The main thread's: the test's own has its stack in a mapping without a name.
+        A.dealloc(blame(std::ptr::without_provenance_mut(main_stack())), SMALL);
+    }
+    in_static_data: true,
+        "free of an address this allocator does not own: {blame}: in {program}"; {
+        static DATA: [u64; 16] = [1; 16];
+        A.dealloc(blame((&raw const DATA).cast_mut().cast()), SMALL);
+    }
+    a_large_one_with_a_wrong_size: true,
+        "free with a size or alignment that is not the block's: {blame}: a block of 102400 bytes at {block}, live, aligned to 8, given back as 204800 bytes aligned to 8"; {
+        A.dealloc(blame(block(A.alloc(LARGE))), layout(200 * KIB, 8));
+    }
+    resized_inside: true,
+        "realloc or malloc_usable_size of an address that is not the start of a block: {blame}: 8 bytes into a block of 64 bytes at {block}, live"; {
+        A.realloc(blame(block(A.alloc(SMALL)).add(8)), SMALL, 1000);
+    }
+    written_behind_a_large_one: true,
+        "write past the end of a block: {blame}: 0 bytes past a block of 102400 bytes at {block}, live"; {
+        let at = block(A.alloc(LARGE));
+        // No byte of a canary.
+        blame(at.add(LARGE.size())).write_volatile(0);
+        A.dealloc(at, LARGE);
+    }
+    written_far_behind_a_large_one: true,
+        "access past the end of a block: {blame}: 4096 bytes past a block of 102400 bytes at {block}, live"; {
+        let at = block(A.alloc(LARGE));
+        blame(at.add(LARGE.size() + 4096)).write_volatile(1);
+    }
+    written_after_a_large_free: true,
+        "access to a block that is freed: {blame}: 5000 bytes into a block of 102400 bytes at {block}, freed by this thread"; {
+        let at = block(A.alloc(LARGE));
+        A.dealloc(at, LARGE);
+        blame(at.add(5000)).write_volatile(1);
+    }
     touched_after_its_free: true,
         "access to a block that is freed: {blame}: 5000 bytes into a block of 102400 bytes at {block}, freed by this thread"; {
         let at = block(A.alloc(LARGE));
         A.dealloc(at, LARGE);
         blame(at.add(5000)).read_volatile();
+    }
+}
+
+/// With the stacks of the allocation and of both frees, in checked mode and between guard pages, by name where symbols
+/// are.
+#[test]
+fn with_stacks() {
+    for options in ["check=stacks", "guard=1"] {
+        let output = child::run_with("twice", options);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let mut parts = errors.split("\n  ").filter(|line| !line.starts_with(' '));
+        let head = parts.next().expect("a line");
+        assert!(head.starts_with("spandrel: double free: 0x"), "{options}: {errors}");
+        assert_eq!(
+            parts.collect::<Vec<_>>(),
+            ["allocated", "freed", "here"],
+            "{options}: {errors}"
+        );
+        let frames = errors.lines().filter(|line| line.starts_with("    0x")).count();
+        assert!(frames >= 6, "{options}: {errors}");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{options}");
     }
 }
 

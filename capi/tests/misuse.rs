@@ -212,6 +212,12 @@ fn sized_delete_in_cxx() {
         let dies = Dies(Box::leak(message.into_boxed_str()));
         expects(run_sized(&program, &[name], "check=on"), name, &dies);
         expects(run_sized(&program, &[name], ""), name, &Unharmed);
+        // Between closed pages, too.
+        let output = run_sized(&program, &[name], "check=on,guard=1");
+        let said = words.split_once("live").expect("a live block").1;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.lines().next().is_some_and(|line| line.ends_with(said)), "{name}: {errors}");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{name}");
     }
 }
 

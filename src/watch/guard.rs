@@ -224,6 +224,23 @@ pub fn size_of(at: NonNull<u8>) -> usize {
     entry.size
 }
 
+/// What is known of the live block that begins here, if one does.
+pub fn live_at(addr: usize) -> Option<Entry> {
+    let slot = holds(addr).then(|| &TABLE[index_of(addr)])?;
+    let known = entry(slot);
+    (known.life == Life::Live && slot.at.load(Relaxed) == addr).then_some(known)
+}
+
+/// A block is given back as what it is not.
+#[cold]
+pub fn wrong(addr: usize, entry: &Entry, said: &Claim) -> ! {
+    let mut about = Line::new();
+    about.push(b": ");
+    report::block(&mut about, addr, entry);
+    said.tell(&mut about, entry);
+    death::told(Cause::WrongLayout, addr, about.bytes(), || report::stacks(entry, b"  here"))
+}
+
 /// A guarded block is freed: its pages are closed. Dies if it is none, or if what lies behind it has changed.
 pub fn dying(at: NonNull<u8>, said: Option<Claim>) {
     let addr = at.addr().get();
@@ -245,11 +262,7 @@ pub fn dying(at: NonNull<u8>, said: Option<Claim>) {
     if let Some(said) = said.map(kept)
         && !said.agrees(&known)
     {
-        let mut about = Line::new();
-        about.push(b": ");
-        report::block(&mut about, start, &known);
-        said.tell(&mut about, &known);
-        death::told(Cause::WrongLayout, addr, about.bytes(), || report::stacks(&known, b"  here"));
+        wrong(addr, &known, &said);
     }
     let end = BASE.load(Acquire) + (index + 1) * stride();
     // SAFETY: planted when it was opened, and still open.

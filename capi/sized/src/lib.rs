@@ -12,12 +12,17 @@ use core::ptr;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicBool, AtomicPtr};
 
+type Plain = unsafe extern "C-unwind" fn(*mut c_void);
 type Unaligned = unsafe extern "C-unwind" fn(*mut c_void, usize);
 type Aligned = unsafe extern "C-unwind" fn(*mut c_void, usize, usize);
 
 /// The forms that are here.
 const NAMES: [&CStr; 4] =
     [c"_ZdlPvm", c"_ZdaPvm", c"_ZdlPvmSt11align_val_t", c"_ZdaPvmSt11align_val_t"];
+
+/// And what each of them calls by itself.
+const WITHOUT: [&CStr; 4] =
+    [c"_ZdlPv", c"_ZdaPv", c"_ZdlPvSt11align_val_t", c"_ZdaPvSt11align_val_t"];
 
 /// The others that a program may replace and whose blocks may come here.
 const OTHERS: [&CStr; 12] = [
@@ -151,6 +156,23 @@ fn shown(form: usize, at: *mut c_void, size: usize, align: usize) -> *mut c_void
     NEXT[form].load(Relaxed)
 }
 
+/// What a sized form does where the loader has none.
+///
+/// # Safety
+/// As in C++, of a block that is not looked at.
+#[cold]
+unsafe fn without(form: usize, at: *mut c_void, align: Option<usize>) {
+    let next = find(libc::RTLD_DEFAULT, WITHOUT[form]);
+    // SAFETY: the caller's promise; functions of these names and types, or C's, which a runtime's would call.
+    unsafe {
+        match (next.is_null(), align) {
+            (true, _) => libc::free(at),
+            (_, None) => transmute::<*mut c_void, Plain>(next)(at),
+            (_, Some(align)) => transmute::<*mut c_void, Unaligned>(next)(at, align),
+        }
+    }
+}
+
 macro_rules! sized {
     ($($form:literal $name:ident $($align:ident)?: $type:ty;)*) => {$(
         /// C++'s sized `delete`.
@@ -162,9 +184,9 @@ macro_rules! sized {
         pub unsafe extern "C-unwind" fn $name(at: *mut c_void, size: usize $(, $align: usize)?) {
             let next = shown($form, at, size, 0 $(+ $align)?);
             if next.is_null() {
-                // No runtime at all: as one would do it.
+                // No runtime when the program started, and this is called all the same.
                 // SAFETY: the caller gives the block up.
-                return unsafe { libc::free(at) };
+                return unsafe { without($form, at, None::<usize> $(.or(Some($align)))?) };
             }
             // SAFETY: the definition of this form that comes next; the caller's promise is C++'s.
             unsafe { transmute::<*mut c_void, $type>(next)(at, size $(, $align)?) }

@@ -54,9 +54,10 @@ unsafe fn first(at: NonNull<u8>, bytes: usize, right: impl Fn(u64) -> bool) -> O
 }
 
 /// A canary's bytes: none of them zero, which a string too long would write, and other ones behind each
-/// block.
+/// block, also where the lowest bits of all addresses are alike.
 fn canary(addr: usize, i: usize) -> u8 {
-    (addr as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_ne_bytes()[i % 8] | 1
+    let mixed = (addr as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 32)).to_ne_bytes()[i % 8] | 1
 }
 
 /// Writes the canary of a block of `size` bytes into the `room` bytes behind it.
@@ -108,6 +109,19 @@ mod tests {
                 plant(at, size, 300 - size);
                 at.add(size + 255).write(0);
                 assert_eq!(bitten(at, size, 300 - size), Some(255));
+            }
+        }
+    }
+
+    #[test]
+    fn canaries_differ_and_have_no_zero() {
+        for step in [16, 4096, 1 << 30] {
+            for i in 0..8 {
+                let mut bytes: Vec<u8> = (1..=1000).map(|block| canary(block * step, i)).collect();
+                assert!(!bytes.contains(&0));
+                bytes.sort_unstable();
+                bytes.dedup();
+                assert!(bytes.len() > 60, "byte {i} of blocks {step} apart: {bytes:?}");
             }
         }
     }

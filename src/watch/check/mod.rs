@@ -14,7 +14,7 @@ use super::claim::Claim;
 use super::hooks::Fate;
 use super::ledger::{self, Block, Entry, Life};
 use super::mode::Session;
-use super::{fault, mode, report};
+use super::{fault, guard, mode, report};
 use crate::base::classes::{Class, MIN_ALIGN, Use};
 use crate::base::death::{self, Cause};
 use crate::base::line::Line;
@@ -174,15 +174,26 @@ fn natural(block: &Block, &Claim { size, align, .. }: &Claim) -> bool {
 /// C++'s sized `delete` says this of a block and frees it next. What the runtime's `new` asked for is the size, 1 for 0,
 /// and with an alignment perhaps rounded up to that or to a word. What is no live block is told by the free.
 pub fn deleted(addr: usize, size: usize, align: usize) {
-    let Some(block) = ledger::find(addr).filter(|block| block.start == addr) else { return };
-    let Some(entry) = block.live() else { return };
+    let said = Claim::asked(size, align);
+    if let Some(entry) = guard::live_at(addr) {
+        if !may_be_deleted_as(&entry, &said) {
+            guard::wrong(addr, &entry, &said);
+        }
+    } else if let Some(block) = ledger::find(addr).filter(|block| block.start == addr)
+        && let Some(entry) = block.live()
+        && !may_be_deleted_as(&entry, &said)
+    {
+        wrong(addr, &block, &entry, &said);
+    }
+}
+
+/// Whether C++'s `delete` may say this of a block of its `new`.
+fn may_be_deleted_as(entry: &Entry, &Claim { size, align, .. }: &Claim) -> bool {
     let steps = if align == 0 { [1; 3] } else { [1, align, align.max(MIN_ALIGN)] };
     let asked = |step| size.max(1).checked_next_multiple_of(step) == Some(entry.size);
     let plain = observed::c_align(entry.size);
     let asked_align = if align == 0 { plain } else { bare::kept_align(entry.size, align) };
-    if asked_align != entry.align || !steps.into_iter().any(asked) {
-        wrong(addr, &block, &entry, &Claim::asked(size, align));
-    }
+    asked_align == entry.align && steps.into_iter().any(asked)
 }
 
 /// Dies if the canary behind a block has changed.
