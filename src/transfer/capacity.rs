@@ -41,7 +41,7 @@ pub fn at_first(class: Class) -> u32 {
 }
 
 /// The room for a class that found no node and had `refused` of them refused since it last found none: what
-/// would have held them all, or at least four in five; else [`FEW`].
+/// would have held them all, or at least four in five; else a few.
 pub fn after_miss(class: Class, room: u32, refused: u32) -> u32 {
     let [_, most] = bounds(class);
     match room.saturating_add(refused) {
