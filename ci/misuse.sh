@@ -48,7 +48,7 @@ libraries=("$spandrel" "$spandrel:${spandrel%.so}_sized.so" "" "$lib/libjemalloc
     "$work/libhardened_malloc.so")
 options=("" "check=on" "" "" "" "" "" "")
 
-# 0 stopped by the allocator, 1 stopped by a fault, 2 goes on unharmed, 3 goes on, broken; 9 nothing to try.
+# 0 stopped by the allocator, 1 stopped by a fault, 2 goes on unharmed, 3 goes on, broken, 4 hangs; 9 nothing to try.
 outcome() {
     local worst=0 code now
     for _ in 1 2 3; do
@@ -61,7 +61,10 @@ outcome() {
         3) now=3 ;;
         77) now=9 ;;
         139 | 135 | 136) now=1 ;;
-        134) now=0 ;;
+        132 | 133 | 134) now=0 ;;
+        # A call that only failed.
+        CHECK) now=2 ;;
+        124) now=4 ;;
         *)
             echo "ci/misuse: $3 ended with $code on $1" >>"$work/failed"
             now=0
@@ -72,7 +75,7 @@ outcome() {
     echo $worst
 }
 
-words=("stopped" "faults" "goes on" "**broken**" "" "" "" "" "" "-")
+words=("stopped" "faults" "goes on" "**broken**" "hangs" "" "" "" "" "-")
 table() {
     local i misuse row o
     local -a there=() stopped=() broken=()
